@@ -1,0 +1,84 @@
+# LedgerFlux Mesh. `make` lists the targets; each sets up what it needs by itself.
+
+VENV    := .venv
+BIN     := $(VENV)/bin
+READY   := $(VENV)/.ready
+SHARD   ?= 0
+CONFIG  ?= configs/local.toml
+URL     ?= ws://localhost:8000/ws
+ARGS    ?=
+# Tests run in parallel processes, each test on ports of its own.
+WORKERS ?= 2
+
+.DEFAULT_GOAL := help
+.PHONY: help setup up live test check soak bench lock clean \
+        run-sim run-registry run-ingestor run-normalizer run-snapshotter run-gateway \
+        test-client-basic test-client-load
+
+help: ## List the targets
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  %-18s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
+
+$(READY): requirements.lock pyproject.toml
+	@python=$$(PYTHON="$(PYTHON)" .ci/find-python) || exit 1; \
+	if [ -x $(BIN)/python ] && $(BIN)/python -c 'import sys; sys.exit(sys.version_info < (3, 12))' 2>/dev/null; then \
+	    echo "Updating $(VENV) ($$($(BIN)/python -V))"; \
+	else \
+	    echo "Making $(VENV) with $$python ($$($$python -V))"; "$$python" -m venv --clear $(VENV) || exit 1; \
+	fi
+	@$(BIN)/python -m pip install --quiet --disable-pip-version-check --require-hashes -r requirements.lock
+	@$(BIN)/python -m pip install --quiet --disable-pip-version-check --no-deps --no-build-isolation -e .
+	@touch $@
+
+setup: $(READY) ## Make .venv with everything in it (done by the other targets when needed)
+
+up: $(READY) ## Run the whole mesh on the simulated exchange (ARGS="--rate 1000 --shards 4" and so on)
+	@$(BIN)/lfmesh up $(ARGS)
+
+live: $(READY) ## Run the whole mesh on Coinbase Exchange's public feed
+	@$(BIN)/lfmesh up --source coinbase $(ARGS)
+
+test: check ## Lint, types, layers and all tests
+	$(BIN)/python -m pytest -n $(WORKERS) --dist worksteal -m "not soak" $(ARGS)
+
+check: $(READY) ## Lint, format and strict types
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy
+
+soak: $(READY) ## The long forms of the tests
+	$(BIN)/python -m pytest -m soak --timeout 1200 $(ARGS)
+
+bench: $(READY) ## Benchmarks, as one table
+	@$(BIN)/python -m loadgen.bench $(ARGS)
+
+lock: $(READY) ## Choose exact versions anew and write requirements.lock (hashes, no addresses)
+	$(BIN)/uv pip compile pyproject.toml --extra dev --universal --python-version 3.12 \
+	    --generate-hashes --no-header --upgrade --quiet -o requirements.lock
+
+clean: ## Remove .venv, caches and the data of local runs
+	rm -rf $(VENV) .mypy_cache .ruff_cache .pytest_cache .hypothesis .lfmesh dist
+	find lfmesh loadgen tests -name __pycache__ -type d -prune -exec rm -rf {} +
+
+run-sim: $(READY) ## Run the simulated exchange alone (configs/local.toml expects it)
+	@$(BIN)/lfmesh sim $(ARGS)
+
+run-registry: $(READY) ## Run a registry from CONFIG
+	@$(BIN)/lfmesh registry --config $(CONFIG) $(ARGS)
+
+run-ingestor: $(READY) ## Run an ingestor from CONFIG
+	@$(BIN)/lfmesh ingestor --config $(CONFIG) $(ARGS)
+
+run-normalizer: $(READY) ## Run the normalizer of shard SHARD from CONFIG
+	@$(BIN)/lfmesh normalizer --config $(CONFIG) --shard $(SHARD) $(ARGS)
+
+run-snapshotter: $(READY) ## Run the snapshotter of shard SHARD from CONFIG
+	@$(BIN)/lfmesh snapshotter --config $(CONFIG) --shard $(SHARD) $(ARGS)
+
+run-gateway: $(READY) ## Run a gateway from CONFIG
+	@$(BIN)/lfmesh gateway --config $(CONFIG) $(ARGS)
+
+test-client-basic: $(READY) ## One checking client for 30 s against a running mesh (URL=…)
+	@$(BIN)/python -m loadgen.client --gateway-url $(URL) --duration 30 $(ARGS)
+
+test-client-load: $(READY) ## Ten checking clients for 60 s against a running mesh (URL=…)
+	@$(BIN)/python -m loadgen.client --gateway-url $(URL) --clients 10 --duration 60 $(ARGS)

@@ -1,0 +1,339 @@
+"""Configuration: a TOML file and LFMESH_… variables, typed, units in the names, unknown keys refused.
+
+Precedence: command line, environment (`LFMESH_GATEWAY__PORT=9000`, section and key joined by two underscores),
+file, default.
+`configs/local.toml` has every key with a comment. Endpoints are ZeroMQ addresses; `{shard}` in them is
+replaced, a TCP port of 0 lets the system choose (the registry tells the others).
+"""
+
+import tomllib
+from ipaddress import ip_address
+from pathlib import Path
+from typing import Annotated, Any, Literal
+
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationError, model_validator
+from pydantic_settings import BaseSettings, PydanticBaseSettingsSource, SettingsConfigDict
+
+from lfmesh.errors import ConfigError
+from lfmesh.types import Line, Role
+
+PRODUCT_PATTERN = r"^[A-Z0-9]{1,20}(-[A-Z0-9]{1,20}){1,3}$"
+
+Product = Annotated[str, Field(pattern=PRODUCT_PATTERN)]
+Endpoint = Annotated[str, Field(pattern=r"^(tcp|ipc)://\S+$")]
+WebSocketUrl = Annotated[str, Field(pattern=r"^wss?://\S+$")]
+HttpUrl = Annotated[str, Field(pattern=r"^https?://\S+$")]
+VenueChannel = Literal["heartbeat", "ticker", "ticker_batch", "matches", "level2", "level2_batch"]
+
+
+def _distinct(values: tuple[str, ...]) -> tuple[str, ...]:
+    if len(set(values)) != len(values):
+        repeated = sorted({value for value in values if values.count(value) > 1})
+        raise ValueError(f"each may be named once; repeated: {', '.join(repeated)}")
+    return values
+
+
+class Section(BaseModel):
+    """A table of the configuration: frozen, and a key it does not know is an error."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True, use_attribute_docstrings=True)
+
+
+class MeshSection(Section):
+    """What the whole mesh agrees on: every process must be given the same."""
+
+    products: Annotated[tuple[Product, ...], Field(min_length=1, max_length=2000), AfterValidator(_distinct)] = (
+        "BTC-USD",
+        "ETH-USD",
+    )
+    """Products to carry."""
+    shards: Annotated[int, Field(ge=1, le=1024)] = 2
+    """How many shards the products are spread over."""
+    data_dir: Path = Path(".lfmesh")
+    """Folder of everything that is kept on disk."""
+    advertise_host: str = ""
+    """Host under which others reach sockets that listen on every interface; empty: this machine's name."""
+
+
+class VenueSection(Section):
+    """The exchange."""
+
+    ws_url: WebSocketUrl = "wss://ws-feed.exchange.coinbase.com"
+    """WebSocket feed."""
+    rest_url: HttpUrl = "https://api.exchange.coinbase.com"
+    """REST API."""
+    channels: Annotated[tuple[VenueChannel, ...], Field(min_length=1), AfterValidator(_distinct)] = (
+        "heartbeat",
+        "ticker",
+        "matches",
+        "level2_batch",
+    )
+    """Channels to subscribe at the venue."""
+    products_per_connection: Annotated[int, Field(ge=1, le=500)] = 25
+    """Products are spread over connections of at most this many."""
+    open_timeout_s: Annotated[float, Field(gt=0, le=60)] = 10.0
+    """Connecting and the opening handshake may take this long."""
+    subscribe_timeout_s: Annotated[float, Field(gt=0, le=60)] = 5.0
+    """The venue must have confirmed our subscription by then."""
+    watchdog_s: Annotated[float, Field(gt=0, le=3600)] = 10.0
+    """A connection that brought nothing for this long is closed and made anew."""
+    backoff_max_s: Annotated[float, Field(gt=0, le=30)] = 30.0
+    """Longest pause between two attempts to connect; the first retry is at once."""
+    max_frame_bytes: Annotated[int, Field(ge=65536, le=256 * 1024 * 1024)] = 32 * 1024 * 1024
+    """A larger frame closes the connection. Book snapshots can be several MB."""
+
+
+class RegistrySection(Section):
+    """How services find each other."""
+
+    endpoints: tuple[Endpoint, ...] = ("tcp://127.0.0.1:7400",)
+    """Request addresses of every registry replica; each service announces itself to all of them."""
+    bind_requests: Endpoint = "tcp://127.0.0.1:7400"
+    """Where a replica takes announcements and lookups."""
+    bind_changes: Endpoint = "tcp://127.0.0.1:7401"
+    """Where a replica publishes changes."""
+    lease_ttl_s: Annotated[float, Field(ge=0.1, le=60)] = 3.0
+    """A service that has not announced itself for this long is dropped."""
+    announce_interval_s: Annotated[float, Field(ge=0.02, le=20)] = 1.0
+    """Services announce themselves this often."""
+    static_peers: tuple["StaticPeer", ...] = ()
+    """If given, these replace the registry altogether."""
+
+    @model_validator(mode="after")
+    def _interval_fits_the_lease(self) -> "RegistrySection":
+        if self.announce_interval_s * 2 > self.lease_ttl_s:
+            raise ValueError(
+                "announce_interval_s must be at most half of lease_ttl_s, or leases end between announcements"
+            )
+        return self
+
+
+class StaticPeer(Section):
+    """One service at a fixed address."""
+
+    role: Role
+    instance: Annotated[str, Field(min_length=1, max_length=100)]
+    shard: Annotated[int, Field(ge=0, le=1023)] | None = None
+    line: Line | None = None
+    endpoints: dict[str, Endpoint]
+    """Addresses by socket name: requests, raw, market_data, telemetry."""
+
+
+class IngestorSection(Section):
+    """The venue's feed into the mesh."""
+
+    instance: str = "ingestor-A"
+    """Stable name of this ingestor."""
+    line: Line = "A"
+    """Which of two lines it is, when two ingestors carry the same products."""
+    products: Annotated[tuple[Product, ...], AfterValidator(_distinct)] = ()
+    """Products that this ingestor carries; empty: all of the mesh."""
+    bind_requests: Endpoint = "tcp://127.0.0.1:0"
+    """Where normalizers ask for replay, backfill and resync."""
+    bind_telemetry: Endpoint = "tcp://127.0.0.1:0"
+    """Where it publishes its figures."""
+    replay_ring_bytes: Annotated[int, Field(ge=65536)] = 64 * 1024 * 1024
+    """Raw frames kept for replay, per shard."""
+    replay_ring_age_s: Annotated[float, Field(gt=0)] = 600.0
+    """Raw frames older than this are forgotten."""
+    push_hwm_messages: Annotated[int, Field(ge=1)] = 1000
+    """Batches queued towards one normalizer; past it they are left to replay."""
+    batch_max_frames: Annotated[int, Field(ge=1, le=65536)] = 512
+    """Largest batch."""
+
+
+class NormalizerSection(Section):
+    """Validation, books, positions."""
+
+    instance: str = "normalizer-{shard}"
+    """Stable name of this normalizer."""
+    bind_raw: Endpoint = "tcp://127.0.0.1:0"
+    """Where ingestors push raw frames."""
+    bind_market_data: Endpoint = "tcp://127.0.0.1:0"
+    """Where it publishes market data and beacons."""
+    bind_requests: Endpoint = "tcp://127.0.0.1:0"
+    """Where consumers ask for retransmission and snapshots."""
+    bind_telemetry: Endpoint = "tcp://127.0.0.1:0"
+    """Where it publishes its figures."""
+    retransmit_ring_bytes: Annotated[int, Field(ge=65536)] = 256 * 1024 * 1024
+    """Published frames kept for retransmission."""
+    retransmit_ring_age_s: Annotated[float, Field(gt=0)] = 600.0
+    """Published frames older than this are forgotten."""
+    raw_hwm_messages: Annotated[int, Field(ge=1)] = 1000
+    """Raw batches that may wait before ingestors are held back."""
+    publish_hwm_messages: Annotated[int, Field(ge=1)] = 100_000
+    """Frames queued towards one subscriber; past it they are dropped and must be asked for."""
+    restore_timeout_s: Annotated[float, Field(ge=0, le=30)] = 1.0
+    """A starting normalizer waits this long for a snapshotter that knows where the streams stood."""
+    stale_after_s: Annotated[float, Field(gt=0)] = 10.0
+    """A product of which the venue says nothing for this long is reported stale."""
+
+
+class SnapshotterSection(Section):
+    """State of every stream, and its durable copy."""
+
+    instance: str = "snapshotter-{shard}"
+    """Stable name of this snapshotter."""
+    bind_requests: Endpoint = "tcp://127.0.0.1:0"
+    """Where snapshots are asked for."""
+    bind_telemetry: Endpoint = "tcp://127.0.0.1:0"
+    """Where it publishes its figures."""
+    subscribe_hwm_messages: Annotated[int, Field(ge=1)] = 100_000
+    """Frames that may wait to be applied."""
+    write_interval_ms: Annotated[int, Field(ge=10, le=60_000)] = 250
+    """Changed tickers and trades are written at most this often."""
+    book_write_interval_s: Annotated[float, Field(ge=0.1, le=3600)] = 10.0
+    """Changed books are written at most this often."""
+
+
+class GatewaySection(Section):
+    """WebSocket clients."""
+
+    instance: str = "gateway-0"
+    """Stable name of this gateway."""
+    host: str = "127.0.0.1"
+    """Address to listen on."""
+    port: Annotated[int, Field(ge=0, le=65535)] = 8000
+    """Port of WebSocket and HTTP; 0: the system chooses."""
+    bind_telemetry: Endpoint = "tcp://127.0.0.1:0"
+    """Where it publishes its figures."""
+    subscribe_hwm_messages: Annotated[int, Field(ge=1)] = 100_000
+    """Frames of the mesh that may wait to be fanned out."""
+    ring_bytes: Annotated[int, Field(ge=65536)] = 64 * 1024 * 1024
+    """Messages kept for joins and `from_seq`, over all streams."""
+    ring_age_s: Annotated[float, Field(gt=0)] = 600.0
+    """Messages older than this are forgotten."""
+    max_clients: Annotated[int, Field(ge=1)] = 20_000
+    """Connections past this are refused with 1013."""
+    max_subscriptions_per_client: Annotated[int, Field(ge=1)] = 5000
+    """Streams one client may follow."""
+    max_request_bytes: Annotated[int, Field(ge=1024, le=1024 * 1024)] = 65536
+    """A larger request closes the connection with 1009."""
+    request_rate_per_s: Annotated[float, Field(gt=0)] = 100.0
+    """Requests per second that one client may make."""
+    request_burst: Annotated[int, Field(ge=1)] = 200
+    """Requests that may come at once."""
+    outbox_bytes: Annotated[int, Field(ge=65536)] = 16 * 1024 * 1024
+    """What may wait to be sent to one client; past it the client is closed with 4001."""
+    join_tail_bytes: Annotated[int, Field(ge=0)] = 256 * 1024
+    """A cached snapshot whose tail of increments is longer than this is asked for anew."""
+    heartbeat_interval_s: Annotated[float, Field(gt=0, le=60)] = 1.0
+    """A client that was sent nothing for this long gets a heartbeat."""
+    resume_wait_s: Annotated[float, Field(ge=0, le=60)] = 2.0
+    """A `from_seq` ahead of the gateway's own position is awaited for this long."""
+    ping_interval_s: Annotated[float, Field(gt=0)] = 20.0
+    """WebSocket pings to clients; one that does not answer for as long is closed."""
+    drain_s: Annotated[float, Field(ge=0, le=300)] = 1.0
+    """At shutdown clients are told to go and get this long."""
+
+
+class OpsSection(Section):
+    """/health, /ready and /metrics of every role but the gateway, which serves them on its own port."""
+
+    host: str = "127.0.0.1"
+    """Address to listen on."""
+    port: Annotated[int, Field(ge=0, le=65535)] = 0
+    """Port; 0: the system chooses. `lfmesh top` and the registry know it."""
+
+
+class LogSection(Section):
+    """Logs, on standard error."""
+
+    level: Literal["debug", "info", "warning", "error"] = "info"
+    """Least severe level written."""
+    format: Literal["console", "json"] = "console"
+    """For people or for machines."""
+
+
+class Config(Section):
+    """The whole configuration of a process."""
+
+    mesh: MeshSection = MeshSection()
+    venue: VenueSection = VenueSection()
+    registry: RegistrySection = RegistrySection()
+    ingestor: IngestorSection = IngestorSection()
+    normalizer: NormalizerSection = NormalizerSection()
+    snapshotter: SnapshotterSection = SnapshotterSection()
+    gateway: GatewaySection = GatewaySection()
+    ops: OpsSection = OpsSection()
+    log: LogSection = LogSection()
+
+    @model_validator(mode="after")
+    def _ingestor_products_are_known(self) -> "Config":
+        unknown = set(self.ingestor.products) - set(self.mesh.products)
+        if unknown:
+            raise ValueError(f"ingestor.products names products that mesh.products lacks: {', '.join(sorted(unknown))}")
+        return self
+
+    def override(self, changes: dict[str, dict[str, Any]]) -> "Config":
+        """This configuration with some keys of some sections replaced, validated again; ConfigError if that fails."""
+        values = self.model_dump()
+        for section, keys in changes.items():
+            values[section] = {**values[section], **keys}
+        try:
+            return Config.model_validate(values)
+        except ValidationError as error:
+            raise ConfigError(_explain(error, "command line")) from error
+
+
+class _Sources(BaseSettings, Config):
+    """Where `load` gets its values: the environment before the file."""
+
+    model_config = SettingsConfigDict(
+        extra="forbid", frozen=True, env_prefix="LFMESH_", env_nested_delimiter="__", use_attribute_docstrings=True
+    )
+
+    @classmethod
+    def settings_customise_sources(
+        cls,
+        settings_cls: type[BaseSettings],  # noqa: ARG003 - the signature is pydantic-settings'
+        init_settings: PydanticBaseSettingsSource,
+        env_settings: PydanticBaseSettingsSource,
+        dotenv_settings: PydanticBaseSettingsSource,  # noqa: ARG003
+        file_secret_settings: PydanticBaseSettingsSource,  # noqa: ARG003
+    ) -> tuple[PydanticBaseSettingsSource, ...]:
+        """Environment before the file, which comes in as init settings."""
+        return env_settings, init_settings
+
+
+def load(path: Path | None = None) -> Config:
+    """Configuration from a TOML file (None: defaults) and the environment, or ConfigError with every fault named."""
+    values: dict[str, Any] = {}
+    if path is not None:
+        try:
+            values = tomllib.loads(path.read_text(encoding="utf-8"))
+        except OSError as error:
+            raise ConfigError(f"cannot read the configuration {path}: {error.strerror}") from error
+        except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
+            raise ConfigError(f"{path} is not TOML: {error}") from error
+    try:
+        return Config.model_validate(_Sources(**values).model_dump())
+    except ValidationError as error:
+        raise ConfigError(_explain(error, str(path) if path else "environment")) from error
+
+
+def endpoint(template: str, *, shard: int | None = None, instance: str = "") -> str:
+    """An endpoint or instance name with `{shard}` and `{instance}` filled in."""
+    return template.replace("{shard}", "" if shard is None else str(shard)).replace("{instance}", instance)
+
+
+def is_loopback(host: str) -> bool:
+    """True if only this machine reaches the address."""
+    if host == "localhost":
+        return True
+    try:
+        return ip_address(host).is_loopback
+    except ValueError:
+        return False
+
+
+def _explain(error: ValidationError, source: str) -> str:
+    faults = []
+    for fault in error.errors(include_url=False, include_context=False):
+        where = ".".join(str(part) for part in fault["loc"]) or "configuration"
+        if fault["type"] == "extra_forbidden":
+            faults.append(f"{where}: unknown key; see configs/local.toml for all keys")
+        else:
+            given = "" if isinstance(fault["input"], dict) else f" (given: {fault['input']!r})"
+            faults.append(f"{where}: {fault['msg']}{given}")
+    return f"{source}: " + "; ".join(faults)

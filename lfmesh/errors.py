@@ -1,0 +1,69 @@
+"""Everything that LedgerFlux Mesh raises on purpose.
+
+    LfmeshError
+    ├── ConfigError          a configuration that cannot be used: which key, what it holds, what is expected
+    ├── PortInUse            an address that another process holds
+    ├── BadEndpoint          an endpoint that is no ZeroMQ address
+    ├── BadFrame             bytes that do not have the promised form
+    │   ├── BadMeshFrame     from another service of the mesh
+    │   └── BadVenueFrame    from the venue; carries the reason under which it is counted
+    ├── BadTape              a file that is no recorded tape: line and cause
+    ├── RequestFailed        a peer answered a request with an error
+    ├── RequestTimeout       a peer did not answer in time
+    ├── VenueRefused         the venue refused a subscription or a request
+    └── StoreUnavailable     a store cannot be read or written
+
+Each message is one line that says what is wrong and, where a user can mend it, how.
+"""
+
+
+class LfmeshError(Exception):
+    """Base of all errors that the mesh raises on purpose; `str()` is one line fit for a user."""
+
+
+class ConfigError(LfmeshError):
+    """A configuration that cannot be used."""
+
+
+class PortInUse(LfmeshError):
+    """An address that another process holds."""
+
+
+class BadEndpoint(LfmeshError):
+    """An endpoint that ZeroMQ cannot bind or connect."""
+
+
+class BadFrame(LfmeshError):
+    """Bytes that do not have the promised form."""
+
+
+class BadMeshFrame(BadFrame):
+    """A frame of the mesh that cannot be read."""
+
+
+class BadVenueFrame(BadFrame):
+    """A venue frame that cannot be used; `reason` is the short name under which it is counted."""
+
+    def __init__(self, reason: str, detail: str = "") -> None:
+        super().__init__(f"{reason}: {detail}" if detail else reason)
+        self.reason = reason
+
+
+class BadTape(LfmeshError):
+    """A file that is no recorded tape."""
+
+
+class RequestFailed(LfmeshError):
+    """A peer answered a request with an error."""
+
+
+class RequestTimeout(LfmeshError):
+    """A peer did not answer in time."""
+
+
+class VenueRefused(LfmeshError):
+    """The venue refused a subscription or a request."""
+
+
+class StoreUnavailable(LfmeshError):
+    """A store cannot be read or written."""

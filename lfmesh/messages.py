@@ -1,0 +1,315 @@
+"""What services say to each other beside market data: beacons, requests and replies, announcements, telemetry.
+
+All are msgspec Structs, carried as MessagePack (`encode`, `decode_*`). Requests travel over DEALER → ROUTER with
+a correlation id that the transport adds; a reply is one header message and any number of payload frames.
+"""
+
+from typing import Any
+
+import msgspec
+
+from lfmesh.errors import BadMeshFrame
+from lfmesh.types import Channel, InputPosition, Level, Line, Role, Side, StreamState
+
+_encoder = msgspec.msgpack.Encoder()
+encode = _encoder.encode
+"""MessagePack bytes of any message of this module."""
+
+
+class StreamPosition(msgspec.Struct, frozen=True, array_like=True, gc=False):
+    """Where a publisher stands in one stream."""
+
+    product: str
+    channel: Channel
+    epoch: int
+    seq: int
+
+
+class Beacon(msgspec.Struct, frozen=True, gc=False):
+    """A publisher's proof of life, every 100 ms, on the same socket as its market data and in order with it.
+
+    `positions` are the streams that changed since the last beacon; all of them when `full` (each second).
+    """
+
+    shard: int
+    term: int
+    instance: int
+    input: InputPosition
+    ts: int
+    full: bool
+    positions: list[StreamPosition]
+
+
+class LinkChange(msgspec.Struct, frozen=True):
+    """A venue connection was lost or is subscribed again, for these products; JSON inside the raw stream."""
+
+    connection: int
+    products: list[str]
+    reason: str
+
+
+class BackfilledTrade(msgspec.Struct, frozen=True, array_like=True):
+    """One trade as REST gave it; `side` is the taker's."""
+
+    trade_id: int
+    px: str
+    qty: str
+    side: Side
+    ts_event: int
+
+
+class BackfillPage(msgspec.Struct, frozen=True):
+    """Trades fetched over REST, oldest first; `complete` when nothing more will come for the request."""
+
+    product: str
+    from_trade_id: int
+    to_trade_id: int
+    trades: list[BackfilledTrade]
+    complete: bool
+
+
+# Requests -------------------------------------------------------------------------------------------------------
+
+
+class RetransmitRequest(msgspec.Struct, frozen=True, tag="retransmit"):
+    """To a normalizer: every retained market-data frame of a stream after (epoch, seq).
+
+    The reply's frames are market-data frames as they were published, in order; the first one may begin at or
+    before the position asked for.
+    """
+
+    product: str
+    channel: Channel
+    epoch: int
+    seq: int
+
+
+class ReplayRequest(msgspec.Struct, frozen=True, tag="replay"):
+    """To an ingestor: raw frames of a shard from `first_number` on (`last_number` 0: to the newest)."""
+
+    shard: int
+    incarnation: int
+    first_number: int
+    last_number: int
+
+
+class ResyncRequest(msgspec.Struct, frozen=True, tag="resync"):
+    """To an ingestor: get these products' books anew by resubscribing; the answer enters the raw stream."""
+
+    products: list[str]
+
+
+class BackfillRequest(msgspec.Struct, frozen=True, tag="backfill"):
+    """To an ingestor: fetch these trades over REST; the answer enters the raw stream as `BackfillPage`."""
+
+    product: str
+    from_trade_id: int
+    to_trade_id: int
+
+
+class SnapshotRequest(msgspec.Struct, frozen=True, tag="snapshot"):
+    """To a snapshotter: the current state of one stream.
+
+    The reply's frames are the parts of the `state` object, each a complete JSON object of its own.
+    """
+
+    product: str
+    channel: Channel
+
+
+class StatesRequest(msgspec.Struct, frozen=True, tag="states"):
+    """To a snapshotter: what a starting normalizer needs of each of its streams, one `StreamSummary` a frame."""
+
+    shard: int
+
+
+class LookupRequest(msgspec.Struct, frozen=True, tag="lookup"):
+    """To a registry: every service with a valid lease."""
+
+
+class AnnounceRequest(msgspec.Struct, frozen=True, tag="announce"):
+    """To a registry: this service lives, for one lease from now. `leaving` ends the lease at once."""
+
+    record: "ServiceRecord"
+    leaving: bool = False
+
+
+Request = (
+    RetransmitRequest
+    | ReplayRequest
+    | ResyncRequest
+    | BackfillRequest
+    | SnapshotRequest
+    | StatesRequest
+    | LookupRequest
+    | AnnounceRequest
+)
+
+# Replies --------------------------------------------------------------------------------------------------------
+
+
+class Reply(msgspec.Struct, frozen=True, tag="ok"):
+    """The request was carried out; payload frames, if any, follow. `more`: ask again from after the last one."""
+
+    more: bool = False
+
+
+class Unavailable(msgspec.Struct, frozen=True, tag="unavailable"):
+    """What was asked for is not there (any more): go to the next rung."""
+
+    reason: str
+
+
+class Rejected(msgspec.Struct, frozen=True, tag="rejected"):
+    """The request makes no sense to this service."""
+
+    reason: str
+
+
+class SnapshotReply(msgspec.Struct, frozen=True, tag="snapshot"):
+    """State of one stream at (epoch, seq); the parts of the state follow, one a frame."""
+
+    product: str
+    channel: Channel
+    term: int
+    epoch: int
+    seq: int
+    ts_snapshot: int
+    input: InputPosition
+
+
+class View(msgspec.Struct, frozen=True, tag="view"):
+    """A registry replica's picture. `warming`: it started less than a lease ago and may not know everybody yet."""
+
+    replica: str
+    warming: bool
+    lease_ttl_s: float
+    services: list["ServiceRecord"]
+
+
+ReplyHeader = Reply | Unavailable | Rejected | SnapshotReply | View
+
+
+class StreamSummary(msgspec.Struct, frozen=True):
+    """What a snapshotter knows of one stream: where it stands and its state, for a normalizer that starts.
+
+    `trades` (oldest first) for trades, `bids` and `asks` (best first) for book, `fields` (JSON) for ticker.
+    """
+
+    product: str
+    channel: Channel
+    term: int
+    epoch: int
+    seq: int
+    input: InputPosition
+    trades: list[BackfilledTrade] = []
+    bids: list[Level] = []
+    asks: list[Level] = []
+    fields: bytes = b""
+
+
+# Registry and telemetry -----------------------------------------------------------------------------------------
+
+
+class ServiceRecord(msgspec.Struct, frozen=True):
+    """One service as the registry knows it.
+
+    `instance` is its stable name (`normalizer-0`), `incarnation` its start time in µs: the higher one is the newer
+    process. `endpoints` are ZeroMQ addresses by socket name, see `lfmesh.config.ENDPOINT_NAMES`; `http` is its ops
+    URL. `products` are those that an ingestor carries.
+    """
+
+    role: Role
+    instance: str
+    incarnation: int
+    endpoints: dict[str, str]
+    version: str
+    pid: int
+    host: str
+    shard: int | None = None
+    line: Line | None = None
+    http: str = ""
+    products: list[str] = []
+
+
+class Telemetry(msgspec.Struct, frozen=True):
+    """One service's figures, published each second; what `lfmesh top` and the supervisor show.
+
+    `reasons` say why it is not ready (empty: ready). Totals count since the process started.
+    """
+
+    role: Role
+    instance: str
+    incarnation: int
+    pid: int
+    ts: int
+    reasons: list[str]
+    shard: int | None
+    messages_in_total: int
+    messages_out_total: int
+    gaps_total: int
+    queue_messages: int
+    lag_ms: float | None
+    clients: int | None
+    cpu_s: float
+    rss_bytes: int
+    statistics: dict[str, Any] = {}
+
+
+class StatusChange(msgspec.Struct, frozen=True):
+    """State of one stream for clients; `since` in ns."""
+
+    product: str
+    channel: Channel
+    state: StreamState
+    since: int
+    reason: str
+
+
+def _decoder[T](kind: type[T]) -> msgspec.msgpack.Decoder[T]:
+    return msgspec.msgpack.Decoder(kind)
+
+
+_requests: msgspec.msgpack.Decoder[Request] = msgspec.msgpack.Decoder(Request)
+_replies: msgspec.msgpack.Decoder[ReplyHeader] = msgspec.msgpack.Decoder(ReplyHeader)
+_beacons = _decoder(Beacon)
+_telemetry = _decoder(Telemetry)
+_summaries = _decoder(StreamSummary)
+_views = _decoder(View)
+
+
+def _decode[T](decoder: msgspec.msgpack.Decoder[T], payload: bytes, what: str) -> T:
+    try:
+        return decoder.decode(payload)
+    except msgspec.DecodeError as error:
+        raise BadMeshFrame(f"not a {what}: {error}") from error
+
+
+def decode_request(payload: bytes) -> Request:
+    """A request, or BadMeshFrame."""
+    return _decode(_requests, payload, "request")
+
+
+def decode_reply(payload: bytes) -> ReplyHeader:
+    """A reply's header, or BadMeshFrame."""
+    return _decode(_replies, payload, "reply")
+
+
+def decode_beacon(payload: bytes) -> Beacon:
+    """A beacon's body (what follows the topic and NUL), or BadMeshFrame."""
+    return _decode(_beacons, payload, "beacon")
+
+
+def decode_telemetry(payload: bytes) -> Telemetry:
+    """A telemetry message, or BadMeshFrame."""
+    return _decode(_telemetry, payload, "telemetry message")
+
+
+def decode_summary(payload: bytes) -> StreamSummary:
+    """A stream summary, or BadMeshFrame."""
+    return _decode(_summaries, payload, "stream summary")
+
+
+def decode_view(payload: bytes) -> View:
+    """A registry's view, or BadMeshFrame."""
+    return _decode(_views, payload, "registry view")

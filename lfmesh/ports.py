@@ -1,0 +1,114 @@
+"""The seams of the house: what the services need of each other's worlds, as narrow protocols.
+
+A service is built from a `Config` and a `Context`, and run by `lfmesh.services.runtime`, which owns what every role
+has alike:
+loop, signals, log, registry, telemetry, ops port. Tests give a service a context of their own.
+"""
+
+from collections.abc import Callable, Coroutine, Iterable, Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, Protocol
+
+import msgspec
+
+from lfmesh.messages import ServiceRecord
+from lfmesh.types import InputPosition, Position, Role, StreamKey
+
+if TYPE_CHECKING:
+    from structlog.typing import FilteringBoundLogger
+
+Clock = Callable[[], int]
+"""Now, in ns since the Unix epoch (`time.time_ns` in production)."""
+
+
+class Figures(msgspec.Struct, frozen=True):
+    """What every role tells `lfmesh top`, beside its own statistics. Totals count since the process started.
+
+    `lag_ms`: how far behind the venue (or the input) the newest output is; None where there is none yet.
+    `queue_messages`: what has arrived and is not yet dealt with. `clients`: None but for gateways.
+    """
+
+    messages_in_total: int = 0
+    messages_out_total: int = 0
+    gaps_total: int = 0
+    queue_messages: int = 0
+    lag_ms: float | None = None
+    clients: int | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Context:
+    """What the runtime gives a service.
+
+    `incarnation` is the process's start in µs. `spawn` starts a supervised task: an exception in it that nobody
+    expected
+    stops the process, loudly. `log` is a structlog logger bound to role and instance.
+    """
+
+    incarnation: int
+    clock: Clock
+    log: "FilteringBoundLogger"
+    spawn: Callable[[Coroutine[Any, Any, None]], None]
+
+
+class Service(Protocol):
+    """One role of the mesh, as the runtime sees it.
+
+    `statistics()` is a frozen msgspec Struct: int and float fields become metrics `lfmesh_<role>_<field>` (counter
+    if the name ends
+    in `_total`, else gauge), `dict[str, int]` fields become one metric with a label. Each field is
+    `Annotated[…, msgspec.Meta(description="help text", extra_json_schema={"label": "reason"})]` (the label only for
+    dicts).
+    """
+
+    role: Role
+    instance: str
+    shard: int | None
+
+    async def start(self) -> None:
+        """Bind and begin; LfmeshError if that is impossible."""
+
+    def endpoints(self) -> dict[str, str]:
+        """Bound ZeroMQ addresses by socket name, for the registry (telemetry and http are added by the runtime)."""
+
+    def on_peers(self, peers: Sequence[ServiceRecord]) -> None:
+        """The merged view of the mesh has changed: connect to new peers, leave those that went."""
+
+    def readiness(self) -> list[str]:
+        """Why it can't do its work now, each a short sentence; empty: ready."""
+
+    def statistics(self) -> msgspec.Struct:
+        """Its figures, immutable; metrics, telemetry and tests read the same."""
+
+    def figures(self) -> Figures:
+        """The figures that every role has."""
+
+    async def stop(self) -> None:
+        """End in order: flush, close sockets and stores."""
+
+
+class StoredState(msgspec.Struct, frozen=True):
+    """Latest state of one stream, as a state store keeps it; `state` is the JSON text of the snapshot's `state`."""
+
+    stream: StreamKey
+    term: int
+    position: Position
+    input: InputPosition
+    ts: int
+    state: bytes
+
+
+class StateStore(Protocol):
+    """Latest state per (product, channel). A write never moves (term, epoch, seq) backwards."""
+
+    def load(self) -> Iterable[StoredState]:
+        """Everything stored for this shard; StoreUnavailable."""
+
+    def write(self, states: Sequence[StoredState]) -> int:
+        """Write a batch, in one transaction where the store has such; older ones are ignored.
+
+        Returns how many were newer and so written; StoreUnavailable.
+        """
+
+    def close(self) -> None:
+        """Release what is held; idempotent."""

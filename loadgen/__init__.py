@@ -1,0 +1,1 @@
+"""Drives the mesh from outside: exchange simulator, tape player, clients, benchmarks."""
