@@ -10,9 +10,10 @@ import tomllib
 from ipaddress import ip_address
 from pathlib import Path
 from typing import Annotated, Any, Literal
+from urllib.parse import urlsplit
 
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationError, model_validator
-from pydantic_settings import BaseSettings, PydanticBaseSettingsSource, SettingsConfigDict
+from pydantic_settings import BaseSettings, PydanticBaseSettingsSource, SettingsConfigDict, SettingsError
 
 from lfmesh.errors import ConfigError
 from lfmesh.types import Line, Role
@@ -21,8 +22,18 @@ PRODUCT_PATTERN = r"^[A-Z0-9]{1,20}(-[A-Z0-9]{1,20}){1,3}$"
 
 Product = Annotated[str, Field(pattern=PRODUCT_PATTERN)]
 Endpoint = Annotated[str, Field(pattern=r"^(tcp|ipc)://\S+$")]
-WebSocketUrl = Annotated[str, Field(pattern=r"^wss?://\S+$")]
-HttpUrl = Annotated[str, Field(pattern=r"^https?://\S+$")]
+
+
+def _with_host(url: str) -> str:
+    parts = urlsplit(url)
+    if not parts.hostname or parts.port == 0:  # a port that is no number or too large is a ValueError itself
+        raise ValueError("a URL needs a host, and a port other than 0 if it names one")
+    parts.hostname.encode("idna")
+    return url
+
+
+WebSocketUrl = Annotated[str, Field(pattern=r"^wss?://\S+$"), AfterValidator(_with_host)]
+HttpUrl = Annotated[str, Field(pattern=r"^https?://\S+$"), AfterValidator(_with_host)]
 VenueChannel = Literal["heartbeat", "ticker", "ticker_batch", "matches", "level2", "level2_batch"]
 
 
@@ -79,7 +90,9 @@ class VenueSection(Section):
     """A connection that brought nothing for this long is closed and made anew."""
     backoff_max_s: Annotated[float, Field(gt=0, le=30)] = 30.0
     """Longest pause between two attempts to connect; the first retry is at once."""
-    max_frame_bytes: Annotated[int, Field(ge=65536, le=256 * 1024 * 1024)] = 32 * 1024 * 1024
+    compression: bool = False
+    """Offer permessage-deflate: less traffic, several times the CPU a frame."""
+    max_frame_bytes: Annotated[int, Field(ge=65536, le=48 * 1024 * 1024)] = 32 * 1024 * 1024
     """A larger frame closes the connection. Book snapshots can be several MB."""
 
 
@@ -88,10 +101,14 @@ class RegistrySection(Section):
 
     endpoints: tuple[Endpoint, ...] = ("tcp://127.0.0.1:7400",)
     """Request addresses of every registry replica; each service announces itself to all of them."""
+    instance: str = "registry-0"
+    """Stable name of this replica; each replica needs its own."""
     bind_requests: Endpoint = "tcp://127.0.0.1:7400"
     """Where a replica takes announcements and lookups."""
     bind_changes: Endpoint = "tcp://127.0.0.1:7401"
     """Where a replica publishes changes."""
+    bind_telemetry: Endpoint = "tcp://127.0.0.1:0"
+    """Where it publishes its figures."""
     lease_ttl_s: Annotated[float, Field(ge=0.1, le=60)] = 3.0
     """A service that has not announced itself for this long is dropped."""
     announce_interval_s: Annotated[float, Field(ge=0.02, le=20)] = 1.0
@@ -273,7 +290,7 @@ class Config(Section):
         try:
             return Config.model_validate(values)
         except ValidationError as error:
-            raise ConfigError(_explain(error, "command line")) from error
+            raise _explained(error, "command line") from error
 
 
 class _Sources(BaseSettings, Config):
@@ -309,7 +326,10 @@ def load(path: Path | None = None) -> Config:
     try:
         return Config.model_validate(_Sources(**values).model_dump())
     except ValidationError as error:
-        raise ConfigError(_explain(error, str(path) if path else "environment")) from error
+        raise _explained(error, str(path) if path else "environment") from error
+    except SettingsError as error:
+        lists = """LFMESH_MESH__PRODUCTS='["BTC-USD"]'"""
+        raise ConfigError(f"environment: {error}; lists are written as JSON, such as {lists}") from error
 
 
 def endpoint(template: str, *, shard: int | None = None, instance: str = "") -> str:
@@ -327,7 +347,7 @@ def is_loopback(host: str) -> bool:
         return False
 
 
-def _explain(error: ValidationError, source: str) -> str:
+def _explained(error: ValidationError, source: str) -> ConfigError:
     faults = []
     for fault in error.errors(include_url=False, include_context=False):
         where = ".".join(str(part) for part in fault["loc"]) or "configuration"
@@ -336,4 +356,4 @@ def _explain(error: ValidationError, source: str) -> str:
         else:
             given = "" if isinstance(fault["input"], dict) else f" (given: {fault['input']!r})"
             faults.append(f"{where}: {fault['msg']}{given}")
-    return f"{source}: " + "; ".join(faults)
+    return ConfigError(f"{source}: " + "; ".join(faults), tuple(f"{source}: {fault}" for fault in faults))

@@ -22,7 +22,11 @@ class LfmeshError(Exception):
 
 
 class ConfigError(LfmeshError):
-    """A configuration that cannot be used."""
+    """A configuration that cannot be used; `faults` names each fault by itself where there are several."""
+
+    def __init__(self, message: str, faults: tuple[str, ...] = ()) -> None:
+        super().__init__(message)
+        self.faults = faults
 
 
 class PortInUse(LfmeshError):

@@ -46,7 +46,7 @@ class Exact(Decimal):
         return format(self, "f")
 
     def __repr__(self) -> str:
-        return f"Exact('{self}')"
+        return f"Exact('{self!s}')"
 
     @classmethod
     def parse(cls, value: object) -> "Exact":

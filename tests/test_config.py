@@ -36,6 +36,9 @@ def test_a_file_overrides_the_defaults_and_the_environment_the_file(
         ("[ingestor]\nproducts = ['X-Y']\n", "ingestor.products names products that mesh.products lacks: X-Y"),
         ("[registry]\nannounce_interval_s = 2.0\n", "at most half of lease_ttl_s"),
         ("[normalizer]\nbind_raw = 'http://x'\n", "normalizer.bind_raw"),
+        ("[venue]\nws_url = 'ws://x:99999'\n", "venue.ws_url: .*Port out of range.*ws://x:99999"),
+        ("[venue]\nws_url = 'ws://:80'\n", "venue.ws_url: .*needs a host"),
+        ("[venue]\nrest_url = 'https://a..b'\n", "venue.rest_url"),
         ("[gateway\n", "is not TOML"),
     ],
 )

@@ -1,0 +1,1 @@
+"""Coinbase Exchange: its WebSocket frames parsed, its subscription protocol, one connection to its feed."""
