@@ -4,7 +4,7 @@ All are msgspec Structs, carried as MessagePack (`encode`, `decode_*`). Requests
 a correlation id that the transport adds; a reply is one header message and any number of payload frames.
 """
 
-from typing import Any
+from typing import Any, NamedTuple
 
 import msgspec
 
@@ -179,12 +179,17 @@ class SnapshotReply(msgspec.Struct, frozen=True, tag="snapshot"):
 
 
 class View(msgspec.Struct, frozen=True, tag="view"):
-    """A registry replica's picture. `warming`: it started less than a lease ago and may not know everybody yet."""
+    """A registry replica's picture. `warming`: it started less than a lease ago and may not know everybody yet.
+
+    `version` counts the changes of this incarnation's picture; `RegistryChange` goes on from it.
+    """
 
     replica: str
     warming: bool
     lease_ttl_s: float
     services: list["ServiceRecord"]
+    incarnation: int = 0
+    version: int = 0
 
 
 ReplyHeader = Reply | Unavailable | Rejected | SnapshotReply | View
@@ -232,6 +237,29 @@ class ServiceRecord(msgspec.Struct, frozen=True):
     products: list[str] = []
 
 
+class ServiceName(NamedTuple):
+    """What tells services apart; one process at a time may have it."""
+
+    role: Role
+    instance: str
+
+
+class RegistryChange(msgspec.Struct, frozen=True):
+    """What a registry replica publishes with each change of its picture, and each second without any (a beacon).
+
+    `version` is that of the picture after it. Who knows the picture of `version - 1` applies it (a beacon: of
+    `version`); anybody else asks for a `View`. `left` are those whose lease has ended.
+    """
+
+    replica: str
+    incarnation: int
+    version: int
+    warming: bool
+    lease_ttl_s: float
+    joined: list[ServiceRecord] = []
+    left: list[ServiceName] = []
+
+
 class Telemetry(msgspec.Struct, frozen=True):
     """One service's figures, published each second; what `lfmesh top` and the supervisor show.
 
@@ -276,6 +304,7 @@ _beacons = _decoder(Beacon)
 _telemetry = _decoder(Telemetry)
 _summaries = _decoder(StreamSummary)
 _views = _decoder(View)
+_changes = _decoder(RegistryChange)
 
 
 def _decode[T](decoder: msgspec.msgpack.Decoder[T], payload: bytes, what: str) -> T:
@@ -308,6 +337,11 @@ def decode_telemetry(payload: bytes) -> Telemetry:
 def decode_summary(payload: bytes) -> StreamSummary:
     """A stream summary, or BadMeshFrame."""
     return _decode(_summaries, payload, "stream summary")
+
+
+def decode_registry_change(payload: bytes) -> RegistryChange:
+    """A change of a registry's view, or BadMeshFrame."""
+    return _decode(_changes, payload, "registry change")
 
 
 def decode_view(payload: bytes) -> View:

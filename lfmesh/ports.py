@@ -7,7 +7,7 @@ loop, signals, log, registry, telemetry, ops port. Tests give a service a contex
 
 from collections.abc import Callable, Coroutine, Iterable, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, Protocol
+from typing import TYPE_CHECKING, Any, Protocol, runtime_checkable
 
 import msgspec
 
@@ -36,6 +36,18 @@ class Figures(msgspec.Struct, frozen=True):
     clients: int | None = None
 
 
+class Vitals(msgspec.Struct, frozen=True):
+    """A process's own figures; None where they are not measured.
+
+    `cpu_s` is user and system time since its start. `loop_lag_s` is the longest that the event loop came late
+    within the last ten seconds: what anything that waits for a turn of the loop had to wait.
+    """
+
+    cpu_s: float | None = None
+    rss_bytes: int | None = None
+    loop_lag_s: float | None = None
+
+
 @dataclass(frozen=True, slots=True)
 class Context:
     """What the runtime gives a service.
@@ -49,6 +61,8 @@ class Context:
     clock: Clock
     log: "FilteringBoundLogger"
     spawn: Callable[[Coroutine[Any, Any, None]], None]
+    vitals: Callable[[], Vitals] = Vitals
+    """The process's own figures, for `lfmesh.observe.metrics.MetricsText`."""
 
 
 class Service(Protocol):
@@ -84,7 +98,15 @@ class Service(Protocol):
         """The figures that every role has."""
 
     async def stop(self) -> None:
-        """End in order: flush, close sockets and stores."""
+        """End in order: flush, close sockets and stores. Also called after a `start` that failed or was cut short."""
+
+
+@runtime_checkable
+class ServesHttp(Protocol):
+    """A service that serves /health, /ready and /metrics on a port of its own: the runtime then opens no ops port."""
+
+    def http_url(self) -> str:
+        """Base URL of that port, known once `start` has returned."""
 
 
 class StoredState(msgspec.Struct, frozen=True):

@@ -2,10 +2,15 @@
 
 md.<shard>.<product>.<channel>.    market data of one stream
 bc.<shard>.                        beacons of the shard's publisher
+tm.                                a service's telemetry
+rg.                                changes of a registry replica's view
 """
 
 from lfmesh.errors import BadMeshFrame
 from lfmesh.types import Channel, StreamKey
+
+TELEMETRY = b"tm."
+REGISTRY_CHANGES = b"rg."
 
 _CHANNELS = {str(channel): channel for channel in Channel}
 

@@ -67,6 +67,8 @@ class Server(Socket):
 
     def _drain(self) -> bool:
         for _ in range(_TURN_BUDGET):
+            if self._closed:  # by what the last message led to
+                return False
             try:
                 parts = self._socket.recv_multipart(zmq.NOBLOCK)
             except zmq.Again:
@@ -141,6 +143,8 @@ class Requester(Socket):
 
     def _drain(self) -> bool:
         for _ in range(_TURN_BUDGET):
+            if self._closed:  # by what the last message led to
+                return False
             try:
                 parts = self._socket.recv_multipart(zmq.NOBLOCK)
             except zmq.Again:

@@ -20,6 +20,7 @@ from lfmesh.errors import BadEndpoint, PortInUse
 FramesHandler = Callable[[list[bytes]], None]
 
 _TURN_BUDGET = 512
+_TURN_BYTES = 16 * 1024 * 1024
 _HEARTBEAT_IVL_MS = 1000
 _HEARTBEAT_TIMEOUT_MS = 3000
 _RECONNECT_IVL_MS = 20
@@ -173,24 +174,32 @@ class Socket:
 
 
 class _Receiver(Socket):
-    """A socket that hands over single-frame messages in lists."""
+    """A socket that hands over single-frame messages in lists, of at most about `turn_bytes` at a time."""
 
-    def __init__(self, transport: Transport, kind: int, hwm: int, on_frames: FramesHandler) -> None:
+    def __init__(
+        self, transport: Transport, kind: int, hwm: int, on_frames: FramesHandler, turn_bytes: int = _TURN_BYTES
+    ) -> None:
         super().__init__(transport, kind, hwm)
         self._on_frames = on_frames
+        self._turn_bytes = turn_bytes
 
     def _drain(self) -> bool:
         frames: list[bytes] = []
+        size, bound = 0, self._turn_bytes
         receive, append = self._socket.recv, frames.append
+        more = True
         try:
             for _ in range(_TURN_BUDGET):
-                append(receive(zmq.NOBLOCK))
-            more = True
+                frame = receive(zmq.NOBLOCK)
+                append(frame)
+                size += len(frame)
+                if size >= bound:
+                    break
         except zmq.Again:
             more = False
         if frames:
             self.counters.messages += len(frames)
-            self.counters.bytes += sum(map(len, frames))
+            self.counters.bytes += size
             self._on_frames(frames)
         return more
 
@@ -262,9 +271,11 @@ class Pusher(Socket):
 
 
 class Puller(_Receiver):
-    """PULL that binds."""
+    """PULL that binds. `turn_bytes` bounds what one turn of the loop takes: large batches make long turns."""
 
-    def __init__(self, transport: Transport, endpoint: str, on_frames: FramesHandler, *, hwm: int) -> None:
-        super().__init__(transport, zmq.PULL, hwm, on_frames)
+    def __init__(
+        self, transport: Transport, endpoint: str, on_frames: FramesHandler, *, hwm: int, turn_bytes: int = _TURN_BYTES
+    ) -> None:
+        super().__init__(transport, zmq.PULL, hwm, on_frames, turn_bytes)
         self.endpoint = self.bind(endpoint)
         self._start_reading()
