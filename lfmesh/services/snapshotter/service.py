@@ -1,0 +1,276 @@
+"""The snapshotter of one shard.
+
+    normalizer's PUB ──► Intake: feed, state ──► Answers ──► ROUTER `requests`: SnapshotRequest, StatesRequest
+                           ▲           └───────► StateKeeper ──► state store (embedded: SQLite, one file a shard)
+    normalizer's ROUTER ───┘ retransmissions, snapshots
+
+This module is the shell: sockets, timers, log. What things mean is decided in `intake`, `answers`, `schedule`.
+A stream in a gap answers with its last consistent state; a restored one at once with what the store held.
+"""
+
+import asyncio
+from collections.abc import Callable, Iterable, Sequence
+from functools import partial
+
+from lfmesh.config import Config, endpoint
+from lfmesh.core import topics
+from lfmesh.core.recovery import Wanted
+from lfmesh.core.repeat import Repeats
+from lfmesh.core.sharding import products_of
+from lfmesh.messages import RetransmitRequest, ServiceRecord, SnapshotRequest, encode
+from lfmesh.ports import Context, Figures, StateStore, StoredState
+from lfmesh.services.snapshotter.answers import Answers
+from lfmesh.services.snapshotter.intake import Asked, BadInput, GapFound, GapHealed, Intake, StateDiscarded, TermRaised
+from lfmesh.services.snapshotter.keeper import StateKeeper
+from lfmesh.services.snapshotter.links import NormalizerLinks
+from lfmesh.services.snapshotter.statistics import SnapshotterStatistics
+from lfmesh.store.embedded import SqliteStateStore, state_path
+from lfmesh.transport import Responder, Server, Subscriber, Transport
+from lfmesh.types import Role, StreamKey
+
+_BEAT_S = 0.1
+_REQUEST_TIMEOUT_S = 2.0
+_NAMED_STREAMS = 3
+_FLUSH_S = 0.2
+
+
+class SnapshotterService:
+    """See the module's docstring. `open_store` opens the state store, by default the embedded one."""
+
+    role = Role.SNAPSHOTTER
+
+    def __init__(
+        self, config: Config, context: Context, shard: int, open_store: Callable[[], StateStore] | None = None
+    ) -> None:
+        section = config.snapshotter
+        self.shard: int | None = shard
+        self.instance = endpoint(section.instance, shard=shard)
+        self._config = config
+        self._section = section
+        self._context = context
+        self._log = context.log
+        self._number = shard
+        self._products = frozenset(products_of(shard, config.mesh.products, config.mesh.shards))
+        self._intake = Intake(shard, round(section.book_write_interval_s * 1e9))
+        self._answers = Answers(self._intake, shard, self._products)
+        if open_store is None:
+            open_store = partial(SqliteStateStore, state_path(config.mesh.data_dir, shard), shard)
+        self._open_store = open_store
+        self._keeper: StateKeeper | None = None
+        self._transport: Transport | None = None
+        self._peers: Sequence[ServiceRecord] = ()
+        self._repeats = Repeats()
+        self._attached = False
+        self._timers: dict[str, asyncio.TimerHandle] = {}
+
+    async def start(self) -> None:
+        """Restore what the store holds, bind, subscribe."""
+        self._loop = asyncio.get_running_loop()
+        self._keeper = StateKeeper(self._open_store, self._intake, self._context, self._adopt)
+        await self._keeper.open()
+        shard, section = self._number, self._section
+        self._transport = Transport()
+        self._subscriber = Subscriber(
+            self._transport,
+            [topics.market_data_prefix(shard), topics.beacon(shard)],
+            self._on_frames,
+            hwm=section.subscribe_hwm_messages,
+        )
+        self._links = NormalizerLinks(self._transport, self._subscriber, shard)
+        self._server = Server(
+            self._transport,
+            endpoint(section.bind_requests, shard=shard, instance=self.instance),
+            self._on_request,
+        )
+        self.on_peers(self._peers)
+        self._beat()
+        self._write()
+
+    def endpoints(self) -> dict[str, str]:
+        """`requests`."""
+        return {"requests": self._server.endpoint}
+
+    def on_peers(self, peers: Sequence[ServiceRecord]) -> None:
+        """Follow the shard's normalizers."""
+        self._peers = peers
+        if self._transport is None:
+            return
+        attached, faults = self._links.update(peers)
+        for record in attached:
+            self._log.info("following", normalizer=record.instance, endpoint=record.endpoints["market_data"])
+        for fault in faults:
+            self._log.error("a normalizer's address cannot be used", error=str(fault))
+        self._leave_silent(self._context.clock())
+        self._ask()
+
+    def readiness(self) -> list[str]:
+        """No publisher heard, streams without a state, store down."""
+        if self._transport is None or self._keeper is None:
+            return ["not started"]
+        reasons = []
+        now = self._context.clock()
+        feed = self._intake.feed
+        if feed.silent(now):
+            reasons.append(self._silence(now))
+        if feed.waiting:
+            reasons.append(f"{feed.waiting} of {feed.streams} streams wait for a snapshot")
+        if self._keeper.fault:
+            reasons.append(f"state store: {self._keeper.fault}")
+        return reasons
+
+    def statistics(self) -> SnapshotterStatistics:
+        """Its figures."""
+        keeper = self._keeper
+        return self._intake.statistics(self._context.clock(), store_up=keeper is not None and not keeper.fault)
+
+    def figures(self) -> Figures:
+        """Messages of the mesh in, answers out."""
+        counters = self._intake.counters
+        return Figures(
+            messages_in_total=counters.messages_received_total,
+            messages_out_total=sum(counters.requests_total.values()),
+            gaps_total=counters.gaps_total,
+            queue_messages=self._intake.feed.held_items,
+            lag_ms=counters.input_lag_ms,
+        )
+
+    async def stop(self) -> None:
+        """Take nothing more, write everything, answer until then; idempotent."""
+        for timer in self._timers.values():
+            timer.cancel()
+        if self._transport is not None:
+            self._subscriber.close()
+        if self._keeper is not None:
+            await self._keeper.close()
+        if self._transport is not None:
+            self._transport.close(_FLUSH_S)
+            self._transport = None
+
+    # Input ------------------------------------------------------------------------------------------------------
+
+    def _on_frames(self, frames: list[bytes]) -> None:
+        now = self._context.clock()
+        self._intake.frames(frames, now)
+        self._settle(now)
+
+    def _on_reply(self, key: StreamKey, asked: Asked, parts: Sequence[bytes] | None) -> None:
+        if self._transport is None:
+            return
+        now = self._context.clock()
+        self._intake.answer(key, asked, parts, now)
+        self._settle(now)
+
+    def _settle(self, now: int) -> None:
+        """After anything that may have had consequences: ask what is wanted, log what happened."""
+        self._ask()
+        self._report(now)
+
+    def _ask(self) -> None:
+        wants = self._intake.wants
+        if not wants.waiting:
+            return
+        term = self._intake.feed.term
+        requester = self._links.requester(self._intake.feed.publisher)
+        if requester is None:
+            return
+        for key, wanted in wants.take():
+            self._intake.counters.recovery_requests_total[wanted.rung] += 1
+            requester.ask(
+                _request(key, wanted), partial(self._on_reply, key, Asked(wanted.rung, term)), _REQUEST_TIMEOUT_S
+            )
+
+    def _adopt(self, stored: Iterable[StoredState]) -> None:
+        """What the store holds of this shard's products; others belong to an earlier configuration."""
+        restored = [self._intake.restore(one) for one in stored if one.stream.product in self._products]
+        self._log.info("restored from the state store", streams=sum(restored))
+        self._report(self._context.clock())
+
+    # Output -----------------------------------------------------------------------------------------------------
+
+    def _on_request(self, payload: bytes, responder: Responder) -> None:
+        now = self._context.clock()
+        answer = self._answers.answer(payload, now)
+        responder.reply(answer.header, answer.frames)
+        self._report(now)
+
+    # Timers -----------------------------------------------------------------------------------------------------
+
+    def _beat(self) -> None:
+        self._timers["beat"] = self._loop.call_later(_BEAT_S, self._beat)
+        now = self._context.clock()
+        self._intake.tick(now)
+        self._leave_silent(now)
+        self._note_attachment(now)
+        self._settle(now)
+
+    def _write(self) -> None:
+        self._timers["write"] = self._loop.call_later(self._section.write_interval_ms / 1000, self._write)
+        if self._keeper is not None:
+            self._keeper.beat(self._context.clock())
+
+    def _leave_silent(self, now: int) -> None:
+        feed = self._intake.feed
+        for name in self._links.leave_silent(feed.publisher, silent=feed.silent(now)):
+            self._log.info("no longer following", normalizer=name)
+
+    # What is said -----------------------------------------------------------------------------------------------
+
+    def _note_attachment(self, now: int) -> None:
+        attached = not self._intake.feed.silent(now)
+        if attached == self._attached:
+            return
+        self._attached = attached
+        if attached:
+            self._log.info("beacons come", term=self._intake.feed.term)
+        else:
+            self._log.warning("beacons have stopped", reason=self._silence(now))
+
+    def _silence(self, now: int) -> str:
+        feed = self._intake.feed
+        names = ", ".join(self._links.names)
+        if not names:
+            return f"no normalizer of shard {self._number} is known"
+        if feed.stale_beacons and feed.heard_at is None:
+            return f"{names} publishes under a term below {feed.term}, which was seen before: restart it"
+        if feed.heard_at is None:
+            return f"no beacon from {names} yet"
+        return f"no beacon from {names} for {(now - feed.heard_at) / 1e9:.1f} s"
+
+    def _report(self, now: int) -> None:
+        events = self._intake.take_events()
+        if not events:
+            return
+        found: list[GapFound] = []
+        healed: list[GapHealed] = []
+        for event in events:
+            match event:
+                case GapFound():
+                    found.append(event)
+                case GapHealed():
+                    healed.append(event)
+                case TermRaised():
+                    self._log.info("a publisher with a higher term", term=event.term, before=event.before)
+                case StateDiscarded():
+                    self._log.warning("state discarded", stream=_name(event.stream), reason=event.why)
+                case BadInput():
+                    held_back = self._repeats.admit(event.what, now)
+                    if held_back is not None:
+                        self._log.warning(f"unreadable {event.what}", error=event.why, held_back=held_back)
+        # A lost frame is one line; the loss of a connection, which opens a gap in every stream, is one too.
+        if found:
+            names = [f"{_name(gap.stream)} after {gap.last}" for gap in found[:_NAMED_STREAMS]]
+            self._log.warning("gap opened", streams=len(found), first=names)
+        if healed:
+            names = [f"{_name(gap.stream)} by {gap.rung}" for gap in healed[:_NAMED_STREAMS]]
+            longest = max(gap.open_ms for gap in healed)
+            self._log.info("gap closed", streams=len(healed), first=names, longest_ms=round(longest, 1))
+
+
+def _name(key: StreamKey) -> str:
+    return f"{key.product}.{key.channel}"
+
+
+def _request(key: StreamKey, wanted: Wanted) -> bytes:
+    if wanted.rung == "retransmit" and wanted.after is not None:
+        return encode(RetransmitRequest(key.product, key.channel, *wanted.after))
+    return encode(SnapshotRequest(key.product, key.channel))

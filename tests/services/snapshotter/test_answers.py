@@ -1,0 +1,118 @@
+import msgspec
+import pytest
+
+from lfmesh.messages import (
+    LookupRequest,
+    Rejected,
+    Reply,
+    Request,
+    ResyncRequest,
+    SnapshotReply,
+    SnapshotRequest,
+    StatesRequest,
+    Unavailable,
+    decode_reply,
+    decode_summary,
+    encode,
+)
+from lfmesh.services.snapshotter.answers import Answers
+from lfmesh.types import Channel, StreamKey
+from tests.services.snapshotter.link import BOOK, TICKER, Link
+
+
+def asked(link: Link, request: Request | bytes, levels_bytes: int = 1_000_000) -> tuple[object, list[bytes]]:
+    answerer = Answers(link.intake, 0, ["P0-USD", "QUIET-USD"], levels_bytes)
+    payload = request if isinstance(request, bytes) else encode(request)
+    header, frames = answerer.answer(payload, 77)
+    return decode_reply(header), frames
+
+
+def followed() -> Link:
+    link = Link()
+    for key in (BOOK, TICKER):
+        link.take(link.source.open(key), link.source.increment(key, [1, 2]))
+    return link
+
+
+def test_a_snapshot_is_answered_with_position_and_parts() -> None:
+    link = followed()
+    reply, parts = asked(link, SnapshotRequest(*BOOK))
+    assert isinstance(reply, SnapshotReply)
+    assert (reply.product, reply.channel, reply.term, reply.ts_snapshot) == (*BOOK, 3, 77)
+    assert (reply.epoch, reply.seq) == link.source.streams[BOOK].position
+    assert parts == [link.source.streams[BOOK].state(Channel.BOOK).encode()]
+
+
+def test_a_join_storm_costs_one_encoding() -> None:
+    link = followed()
+    first = asked(link, SnapshotRequest(*BOOK))
+    assert all(asked(link, SnapshotRequest(*BOOK)) == first for _ in range(50))
+    counters = link.intake.counters
+    assert (counters.snapshots_created_total, counters.requests_total) == (1, {"state": 51})
+
+
+def test_a_stream_in_a_gap_answers_with_its_last_whole_state() -> None:
+    link = followed()
+    before = link.source.streams[BOOK].copy()
+    link.source.increment(BOOK, [3])
+    link.take(link.source.increment(BOOK, [4]))
+    reply, parts = asked(link, SnapshotRequest(*BOOK))
+    assert isinstance(reply, SnapshotReply)
+    assert (reply.epoch, reply.seq) == before.position
+    assert parts == [before.state(Channel.BOOK).encode()]
+
+
+def test_the_states_of_all_streams_are_summed_up() -> None:
+    link = followed()
+    reply, frames = asked(link, StatesRequest(0))
+    assert reply == Reply()
+    summaries = {(one.product, one.channel): one for one in map(decode_summary, frames)}
+    assert set(summaries) == {BOOK, TICKER}
+    assert summaries[BOOK].bids == link.source.streams[BOOK].sides()[0]
+    assert summaries[TICKER].fields.decode() == link.source.streams[TICKER].ticker
+    assert {one.term for one in summaries.values()} == {3}
+
+
+def test_a_summary_leaves_out_levels_past_its_bound() -> None:
+    link = followed()
+    _, frames = asked(link, StatesRequest(0), levels_bytes=10)
+    (book,) = [one for one in map(decode_summary, frames) if one.channel is Channel.BOOK]
+    assert (book.bids, book.asks) == ([], [])
+    assert (book.epoch, book.seq) == link.source.streams[BOOK].position
+
+
+@pytest.mark.parametrize(
+    ("request_", "answer"),
+    [
+        (SnapshotRequest("QUIET-USD", Channel.BOOK), Unavailable("no data yet")),
+        (SnapshotRequest("OTHER-USD", Channel.BOOK), Rejected("shard 0 does not carry OTHER-USD")),
+        (StatesRequest(5), Rejected("shard 0 is served here, not 5")),
+        (LookupRequest(), Rejected("a snapshotter does not answer LookupRequest")),
+        (ResyncRequest(["P0-USD"]), Rejected("a snapshotter does not answer ResyncRequest")),
+    ],
+)
+def test_what_cannot_be_answered_is_said(request_: Request, answer: object) -> None:
+    assert asked(followed(), request_) == (answer, [])
+
+
+@pytest.mark.parametrize("payload", [b"", b"garbage", msgspec.msgpack.encode({"type": "dance"})])
+def test_what_is_no_request_is_rejected_and_counted(payload: bytes) -> None:
+    link = followed()
+    header, frames = asked(link, payload)
+    assert isinstance(header, Rejected)
+    assert frames == []
+    assert link.intake.counters.bad_frames_total == 1
+
+
+def test_an_unreadable_state_is_unavailable_and_taken_anew() -> None:
+    link = followed()
+    broken = StreamKey("P0-USD", Channel.TRADES)
+    link.take(link.source.open(broken))
+    for key in (BOOK, broken):
+        state = link.intake.state.get(key)
+        assert state is not None
+        state.content.apply([b'{"fields":nonsense}}'])
+    assert isinstance(asked(link, SnapshotRequest(*BOOK))[0], Unavailable)
+    assert len(asked(link, StatesRequest(0))[1]) == 1, "what can be read is told"
+    link.recover()
+    link.check()
