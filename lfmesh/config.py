@@ -153,7 +153,7 @@ class IngestorSection(Section):
     """Raw frames kept for replay, per shard."""
     replay_ring_age_s: Annotated[float, Field(gt=0)] = 600.0
     """Raw frames older than this are forgotten."""
-    push_hwm_messages: Annotated[int, Field(ge=1)] = 1000
+    push_hwm_messages: Annotated[int, Field(ge=1)] = 200
     """Batches queued towards one normalizer; past it they are left to replay."""
     batch_max_frames: Annotated[int, Field(ge=1, le=65536)] = 512
     """Largest batch."""
@@ -176,7 +176,7 @@ class NormalizerSection(Section):
     """Published frames kept for retransmission."""
     retransmit_ring_age_s: Annotated[float, Field(gt=0)] = 600.0
     """Published frames older than this are forgotten."""
-    raw_hwm_messages: Annotated[int, Field(ge=1)] = 1000
+    raw_hwm_messages: Annotated[int, Field(ge=1)] = 200
     """Raw batches that may wait before ingestors are held back."""
     publish_hwm_messages: Annotated[int, Field(ge=1)] = 100_000
     """Frames queued towards one subscriber; past it they are dropped and must be asked for."""

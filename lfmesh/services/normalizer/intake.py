@@ -1,0 +1,243 @@
+"""Numbered raw records become events of products: parse, route, count. No socket and no clock.
+
+What is to be logged, or acted on beside, goes to `note`.
+"""
+
+import re
+from collections import Counter
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import assert_never
+
+import msgspec
+
+from lfmesh.core.codec import RawRecord, RecordKind
+from lfmesh.core.liveness import LOST_CONNECTION, OTHER_INGESTOR, REPLACED_INGESTOR
+from lfmesh.core.outlet import Turn
+from lfmesh.core.product import BAD_BOOK_FRAME, FRAMES_LOST, Outcome, Product, ProductFact
+from lfmesh.errors import BadVenueFrame
+from lfmesh.messages import LinkChange
+from lfmesh.types import (
+    BookSnapshot,
+    BookUpdate,
+    Heartbeat,
+    Quote,
+    Trade,
+    TradePosition,
+)
+from lfmesh.venues.coinbase.parse import Ignored, VenueError, parse
+
+SAMPLE_CHARACTERS = 200
+"""How much of a bad frame is shown in the log."""
+
+UNKNOWN_PRODUCT = "unknown_product"
+UNKNOWN_RECORD = "unknown_record"
+INCONSISTENT = str(Outcome.INCONSISTENT)
+OTHER_SOURCE = "other_source"
+BACKFILL_UNASKED = "backfill_unasked"
+
+_FRAME = int(RecordKind.FRAME)
+_product_id = re.compile(rb'"product_id"\s*:\s*"([^"\\]{1,100})"').search
+_not_of_a_book = re.compile(rb'"type"\s*:\s*"(?:ticker|match|last_match|heartbeat)"').search
+_decode_link = msgspec.json.Decoder(LinkChange).decode
+
+
+@dataclass(frozen=True, slots=True)
+class BadFrame:
+    """A venue frame that could not be used; `sample` is its beginning, as text.
+
+    `book_at_risk`: it may have been a book's, and nothing says whose.
+    """
+
+    reason: str
+    detail: str
+    sample: str
+    ingestor: int
+    book_at_risk: bool
+
+
+@dataclass(frozen=True, slots=True)
+class VenueComplained:
+    """The venue sent an error."""
+
+    message: str
+    reason: str
+
+
+@dataclass(frozen=True, slots=True)
+class LinkLost:
+    """A venue connection is lost, which carried these products of the shard."""
+
+    products: list[str]
+    reason: str
+
+
+@dataclass(frozen=True, slots=True)
+class LinkBack:
+    """It is subscribed again."""
+
+    products: list[str]
+
+
+Note = ProductFact | BadFrame | VenueComplained | LinkLost | LinkBack
+
+
+class Intake:
+    """All products of a shard; `turn` must have begun before records are taken."""
+
+    def __init__(
+        self, products: Mapping[str, Product], turn: Turn, note: Callable[[Note], None], *, has_books: bool
+    ) -> None:
+        self._products = products
+        self._turn = turn
+        self._note = note
+        self._has_books = has_books
+        self.records = 0
+        self.accepted = 0
+        self.dropped: Counter[str] = Counter()
+        self.bad: Counter[str] = Counter()
+        self.ignored: Counter[str] = Counter()
+        self._lag_ns: int | None = None
+
+    @property
+    def lag_ns(self) -> int | None:
+        """From the receipt of the newest record to its turn here; None before the first."""
+        return self._lag_ns
+
+    def take(self, ingestor: int, incarnation: int, first_number: int, records: Sequence[RawRecord]) -> None:
+        """Records first_number, first_number + 1, … of an ingestor."""
+        turn = self._turn
+        turn.source(ingestor, incarnation)
+        take_frame = self._take_frame
+        for number, (kind, ts_ingest, body) in enumerate(records, first_number):
+            turn.record(number, ts_ingest)
+            if kind == _FRAME:
+                take_frame(body)
+            else:
+                self._control(kind, body)
+        self.records += len(records)
+        self._lag_ns = turn.ts_publish - turn.ts_ingest
+
+    def _take_frame(self, body: bytes) -> None:
+        try:
+            event = parse(body)
+        except BadVenueFrame as error:
+            self._refuse(error.reason, str(error), body)
+            return
+        match event:
+            case BookUpdate() | Quote() | Trade() | Heartbeat() | BookSnapshot():
+                product = self._products.get(event.product)
+            case TradePosition():
+                product = self._products.get(event.trade.product)
+            case Ignored():
+                self.ignored[event.kind] += 1
+                return
+            case VenueError():
+                self.ignored["error"] += 1
+                self._note(VenueComplained(event.message, event.reason))
+                return
+            case _:
+                assert_never(event)
+        if product is None:
+            self._refuse(UNKNOWN_PRODUCT, "the product is not one of this shard", body)
+            return
+        turn = self._turn
+        if product.source != turn.ingestor and not self._adopt(product, turn.ingestor):
+            return
+        if product.liveness.frame(turn.ts_publish):
+            product.tell()
+        outcome = product.observe(event)
+        if outcome is Outcome.ACCEPTED:
+            self.accepted += 1
+        elif outcome is Outcome.INCONSISTENT:
+            self._refuse(INCONSISTENT, "it contradicts what is known", body)
+        else:
+            self.dropped[outcome] += 1
+
+    # Links ------------------------------------------------------------------------------------------------------
+
+    def replaced(self, ingestor: int) -> None:
+        """A new process of this ingestor has come: the old one's connections are over."""
+        self._lose_links(self._of(ingestor), REPLACED_INGESTOR)
+
+    def lost(self, ingestor: int) -> None:
+        """Raw records of this ingestor can't be had any more: whatever its books missed, nobody knows."""
+        if self._has_books:
+            for product in self._products.values():
+                if product.source in (None, ingestor):
+                    product.lose_book(FRAMES_LOST, resync=True)
+
+    def heard(self, ingestor: int, silent: bool) -> None:
+        """An ingestor has fallen silent, or is heard again."""
+        for product in self._of(ingestor):
+            product.liveness.ingestor(silent=silent)
+            product.tell()
+
+    def _of(self, ingestor: int) -> list[Product]:
+        return [product for product in self._products.values() if product.source == ingestor]
+
+    def _adopt(self, product: Product, ingestor: int) -> bool:
+        """True if the product takes frames of this ingestor from now on: it has no living source."""
+        if product.source is None or product.liveness.is_without_source:
+            if product.source is not None and product.book_held:
+                product.lose_book(OTHER_INGESTOR, resync=True)
+            product.source = ingestor
+            product.liveness.ingestor(silent=False)
+            product.tell()
+            return True
+        self.dropped[OTHER_SOURCE] += 1
+        return False
+
+    def _lose_links(self, products: Iterable[Product], reason: str) -> None:
+        for product in products:
+            product.source = None
+            product.liveness.link_lost(reason)
+            product.lose_book(reason, resync=False)
+            product.tell()
+
+    def _control(self, kind: int, body: bytes) -> None:
+        """A record that is no venue frame."""
+        match kind:
+            case RecordKind.LINK_DOWN | RecordKind.LINK_UP:
+                try:
+                    change = _decode_link(body)
+                except msgspec.DecodeError as error:
+                    self._refuse(UNKNOWN_RECORD, str(error), body)
+                    return
+                ours = [name for name in change.products if name in self._products]
+                if kind == RecordKind.LINK_UP:
+                    self._note(LinkBack(ours))
+                    return
+                self._note(LinkLost(ours, change.reason))
+                ingestor = self._turn.ingestor
+                products = (self._products[name] for name in ours)
+                self._lose_links(
+                    [product for product in products if product.source in (None, ingestor)], LOST_CONNECTION
+                )
+            case RecordKind.BACKFILL:
+                self.dropped[BACKFILL_UNASKED] += 1
+            case _:
+                self._refuse(UNKNOWN_RECORD, f"kind {kind}", body)
+
+    # Bad frames -------------------------------------------------------------------------------------------------
+
+    def _refuse(self, reason: str, detail: str, body: bytes) -> None:
+        """Count a bad frame; a book of which a frame could not be read has missed something."""
+        self.bad[reason] += 1
+        at_risk = False
+        if self._has_books and reason not in (UNKNOWN_PRODUCT, UNKNOWN_RECORD, INCONSISTENT):
+            at_risk = self._book_at_risk(body)
+        sample = body[:SAMPLE_CHARACTERS].decode("utf-8", "replace")
+        self._note(BadFrame(reason, detail, sample, self._turn.ingestor, at_risk))
+
+    def _book_at_risk(self, body: bytes) -> bool:
+        """Lose the book that the frame names; True if it names none and may have been any book's."""
+        if _not_of_a_book(body):
+            return False
+        named = _product_id(body)
+        if named is None:
+            return True
+        product = self._products.get(named[1].decode("utf-8", "replace"))
+        if product is not None and product.source in (None, self._turn.ingestor):
+            product.lose_book(BAD_BOOK_FRAME, resync=True)
+        return False

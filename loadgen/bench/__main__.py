@@ -1,0 +1,36 @@
+"""`python -m loadgen.bench`: every benchmark, in one table.
+
+These machines are shared, so absolute figures wander: compare ratios, and figures of the same run.
+"""
+
+import os
+import platform
+import sys
+from pathlib import Path
+
+import click
+
+from loadgen.bench import normalizer, startup
+from loadgen.bench.table import show
+
+
+@click.command(context_settings={"show_default": True})
+@click.option("--seconds", default=5.0, type=click.FloatRange(0.5, 60), help="How long the normalizer is driven.")
+@click.option("--starts", default=3, type=click.IntRange(1, 20), help="How often `lfmesh up` is started.")
+@click.option(
+    "--tape",
+    type=click.Path(path_type=Path, exists=True, dir_okay=False),
+    help="Drive the normalizer with a recorded tape as well.",
+)
+def main(seconds: float, starts: int, tape: Path | None) -> None:
+    """Run the benchmarks and print one table."""
+    rows = normalizer.run(seconds)
+    if tape is not None:
+        rows += normalizer.run(seconds, tape=tape)
+    rows += startup.run(starts)
+    sys.stdout.write(f"Python {platform.python_version()}, {os.cpu_count()} cores, {platform.machine()}\n")
+    show(rows)
+
+
+if __name__ == "__main__":
+    main()
