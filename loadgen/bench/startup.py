@@ -1,4 +1,4 @@
-"""From `lfmesh up` to the first tick at a client, as a user sees it: a fresh process, nothing warmed, embedded everything."""
+"""From `lfmesh up` to the first tick at a client, as a user sees it: a fresh process, nothing warmed."""
 
 import asyncio
 import signal
@@ -24,10 +24,18 @@ async def _first_tick(url: str) -> None:
             async with connect(url, compression=None, proxy=None) as client:
                 await client.send(_SUBSCRIBE)
                 async for message in client:
-                    if '"op":"snapshot"' in message or '"op":"incr"' in message:  # type: ignore[operator]  # text frames
+                    if '"op":"snapshot"' in message or '"op":"incr"' in message:
                         return
         except (OSError, websockets.WebSocketException):
             await asyncio.sleep(0.005)
+
+
+async def _gateway_url(folder: Path) -> str:
+    while True:
+        mesh = meshfile.read(folder)
+        if mesh is not None:
+            return mesh.gateway_url
+        await asyncio.sleep(0.005)
 
 
 async def _once() -> tuple[float, float]:
@@ -40,9 +48,7 @@ async def _once() -> tuple[float, float]:
         )  # fmt: skip
         try:
             async with asyncio.timeout(_DEADLINE_S):
-                while (mesh := meshfile.read(Path(folder))) is None:
-                    await asyncio.sleep(0.005)
-                await _first_tick(mesh.gateway_url)
+                await _first_tick(await _gateway_url(Path(folder)))
             first = time.perf_counter() - began
         finally:
             ending = time.perf_counter()

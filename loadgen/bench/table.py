@@ -8,7 +8,7 @@ from rich.table import Table
 
 @dataclass(frozen=True, slots=True)
 class Row:
-    """One figure. `ratio` is against `against`, measured in the same run; `budget` is what DESIGN asks for, in words."""
+    """One figure. `ratio` is against `against`, measured in the same run; `budget` is the goal, in words."""
 
     what: str
     figure: str

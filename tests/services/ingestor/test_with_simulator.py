@@ -38,9 +38,10 @@ class Mesh:
         requester = Requester(self.transport, self.running.service.endpoints()["requests"])
         found = []
         for shard, normalizer in enumerate(self.normalizers):
+            pushed = normalizer.numbered()  # before the ring is asked: it may go on growing
             everything = await replayed(requester, shard, INCARNATION)
             assert contiguous(everything)
-            for number, record in normalizer.numbered().items():
+            for number, record in pushed.items():
                 assert everything[number] == record
             found.append([everything[number] for number in sorted(everything)])
         return found
