@@ -1,0 +1,103 @@
+"""`lfmesh top`."""
+
+import asyncio
+import sys
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import click
+
+from lfmesh.cli.options import config_option, effective_config, option
+
+if TYPE_CHECKING:
+    from lfmesh.config import RegistrySection
+
+
+@click.command(short_help="Show every role of a running mesh, live.")
+@option("--once", is_flag=True, help="Print one table, after about a second (for the rates), and end.")
+@option("--json", "as_json", is_flag=True, help="Print one JSON object and end; its keys are listed above.")
+@option(
+    "--registry",
+    metavar="ENDPOINT",
+    multiple=True,
+    help="A registry replica's request address, such as tcp://127.0.0.1:7400; may be repeated.  "
+    "[default: the running `lfmesh up`'s, else registry.endpoints of the configuration]",
+)
+@option(
+    "--data-dir",
+    metavar="DIR",
+    type=click.Path(file_okay=False, path_type=Path),
+    help="Where the running `lfmesh up` keeps its data.  [default: mesh.data_dir, .lfmesh]",
+)
+@config_option
+def top(once: bool, as_json: bool, registry: tuple[str, ...], data_dir: Path | None, config_path: Path | None) -> int:
+    """Show every process of a running mesh, live: how it is, what goes in and out, what waits.
+
+    lag is how far a process's newest output is behind its input or the venue, queue what has arrived and is not yet
+    dealt with; gaps count what was found missing since its start. Rates are per second, cpu is of one core. A
+    process that stopped telling is shown as silent.
+
+    \b
+    --json prints {"ts": ns, "registries": {"answering": N, "known": N}, "roles": [...]}, each role with
+      role, instance, shard, state (ready, not ready, silent, gone, announced), reasons, pid, host, http, age_s,
+      restarts (seen while this command ran), messages_in_per_s, messages_out_per_s, messages_in_total,
+      messages_out_total, lag_ms, queue_messages, gaps, clients, cpu_percent, rss_bytes;
+      what is not known is null.
+    """
+    section = _registry(registry, data_dir, config_path)
+    if once or as_json or not sys.stdout.isatty():
+        asyncio.run(_once(section, as_json=as_json))
+    else:
+        asyncio.run(_live(section))
+    return 0
+
+
+def _registry(given: tuple[str, ...], data_dir: Path | None, config_path: Path | None) -> "RegistrySection":
+    """Where to ask: what the user says, else a mesh that runs here, else what the configuration says."""
+    from lfmesh.client.meshfile import find
+
+    config = effective_config(config_path)
+    if not given and config_path is None:
+        mesh = find(data_dir or config.mesh.data_dir)
+        given = tuple(mesh.registry_endpoints) if mesh else ()
+    if given:
+        config = config.override({"registry": {"endpoints": given, "static_peers": ()}})
+    return config.registry
+
+
+async def _once(section: "RegistrySection", *, as_json: bool) -> None:
+    import time
+
+    import msgspec
+    from rich.console import Console
+
+    from lfmesh.cli.interrupts import stop_event
+    from lfmesh.top.loop import once
+    from lfmesh.top.render import render
+
+    with stop_event() as stop:
+        looking = asyncio.create_task(once(section))
+        stopped = asyncio.create_task(stop.wait())
+        try:
+            await asyncio.wait({looking, stopped}, return_when=asyncio.FIRST_COMPLETED)
+            if not looking.done():
+                return
+            rows, registries = looking.result()
+        finally:
+            for task in (looking, stopped):
+                task.cancel()
+            await asyncio.gather(looking, stopped, return_exceptions=True)
+    if as_json:
+        found = {"ts": time.time_ns(), "registries": dict(zip(("answering", "known"), registries, strict=True))}
+        click.echo(msgspec.json.encode({**found, "roles": rows}).decode())
+    else:
+        console = Console(width=None if sys.stdout.isatty() else 200)
+        console.print(render(rows, registries, live=False))
+
+
+async def _live(section: "RegistrySection") -> None:
+    from lfmesh.cli.interrupts import stop_event
+    from lfmesh.top.loop import live
+
+    with stop_event() as stop:
+        await live(section, stop)

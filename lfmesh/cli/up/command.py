@@ -1,0 +1,250 @@
+"""`lfmesh up`: the options, their faults, and one run."""
+
+import asyncio
+import os
+import signal
+import sys
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Literal
+
+import click
+from click.core import ParameterSource
+
+from lfmesh import __version__
+from lfmesh.cli.interrupts import ending_signals
+from lfmesh.cli.options import (
+    config_option,
+    effective_config,
+    is_given,
+    log_changes,
+    log_options,
+    option,
+    parse_products,
+    parse_speed,
+)
+
+if TYPE_CHECKING:
+    from lfmesh.cli.up.plan import Plan
+    from lfmesh.cli.up.zygote import Zygote
+    from lfmesh.config import Config
+    from loadgen.sim import SimConfig
+
+COINBASE_PRODUCTS = (
+    "BTC-USD", "ETH-USD", "SOL-USD", "XRP-USD", "DOGE-USD", "ADA-USD", "LTC-USD", "LINK-USD", "AVAX-USD", "BTC-EUR",
+)  # fmt: skip
+SIMULATED_PRODUCTS = 10
+
+Source = tuple[Literal["sim", "coinbase", "tape"], Path | None]
+
+
+def parse_source(text: str) -> Source:
+    """Option type: where the data comes from."""
+    match text.partition(":"):
+        case ("sim", "", ""):
+            return "sim", None
+        case ("coinbase", "", ""):
+            return "coinbase", None
+        case ("tape", ":", path) if path:
+            return "tape", Path(path).expanduser()
+    raise click.BadParameter(f"{text!r} is no source: it is sim, coinbase, or tape:FILE")
+
+
+@click.command(short_help="Run the whole mesh on this machine.")
+@option(
+    "--source",
+    metavar="sim|coinbase|tape:FILE",
+    type=parse_source,
+    default="sim",
+    help="Where the data comes from: a simulated exchange, Coinbase Exchange itself, or a recorded tape.",
+)
+@option(
+    "--speed", metavar="S", type=parse_speed, default="1", help="Speed of the tape: 1, any positive number, or max."
+)
+@option(
+    "--tape-start",
+    type=click.Choice(["client", "now"]),
+    default="client",
+    help="The tape begins when the first client has subscribed, or as soon as the mesh listens.",
+)
+@option(
+    "--rate",
+    metavar="R",
+    type=click.IntRange(1, 20_000),
+    default=200,
+    help="Messages a second of the simulated exchange, over all products.",
+)
+@option(
+    "--products",
+    metavar="LIST|N",
+    help="Comma list of product ids, or the number of simulated ones.  [default: the configuration's if it names "
+    "any; else 10 well-known ones, or all of the tape]",
+)
+@option("--shards", metavar="N", type=click.IntRange(1, 64), help="[default: mesh.shards, 2]")
+@option(
+    "--gateway-port", metavar="PORT", type=click.IntRange(0, 65535), help="0: any free.  [default: gateway.port, 8000]"
+)
+@option(
+    "--data-dir",
+    metavar="DIR",
+    type=click.Path(file_okay=False, path_type=Path),
+    help="Where states are kept (those of a simulation or tape for one run only); one mesh at a time.  "
+    "[default: mesh.data_dir, .lfmesh]",
+)
+@config_option
+@log_options
+def up(**options: Any) -> int:  # noqa: ANN401 - the options above, by name
+    """Run the whole mesh on this machine: every role a process of its own, under a supervisor.
+
+    It says where clients connect, shows a line for each role (state, process, rates), starts again what dies, and
+    ends everything in order within 3 s on Ctrl-C. `lfmesh watch` and `lfmesh top` find it by themselves.
+
+    \b
+      lfmesh up
+      lfmesh up --rate 5000 --products 50 --shards 4
+      lfmesh up --source coinbase --products BTC-USD,ETH-EUR
+      lfmesh up --source tape:day.tape --speed 10 --gateway-port 0
+
+    Warnings and errors of the roles are shown; --log-level info shows more. Keys of the configuration hold for all
+    roles, but for their addresses: these are private to this mesh.
+    """
+    _refuse_idle_options(click.get_current_context(), options["source"][0])
+    plan = make_plan(options)
+    # From here on there are things to clean up: signals wait until the loop can take them.
+    signal.pthread_sigmask(signal.SIG_BLOCK, ending_signals())
+    from lfmesh.cli.up.dirs import lock_data_dir
+
+    lock = lock_data_dir(plan.home)
+    try:
+        _run_in_private(plan)
+    finally:
+        os.close(lock)
+    return 0
+
+
+def _refuse_idle_options(ctx: click.Context, source: str) -> None:
+    """An option that would do nothing with this source is a mistake."""
+    belongs = {"speed": "tape", "tape_start": "tape", "rate": "sim"}
+    for name, to in belongs.items():
+        if source != to and ctx.get_parameter_source(name) is ParameterSource.COMMANDLINE:
+            shown = "tape:FILE" if to == "tape" else to
+            raise click.UsageError(f"--{name.replace('_', '-')} goes with --source {shown} only")
+
+
+def make_plan(options: dict[str, Any]) -> "Plan":
+    """What is to be run, with everything checked that can be before a process is started."""
+    from lfmesh.cli.up.plan import SIMULATED, Plan
+    from lfmesh.errors import ConfigError
+
+    path: Path | None = options["config_path"]
+    config = effective_config(path)
+    mesh = {"shards": options["shards"], "data_dir": options["data_dir"]}
+    changes: dict[str, dict[str, Any]] = {
+        "mesh": {key: value for key, value in mesh.items() if value is not None},
+        "gateway": {} if options["gateway_port"] is None else {"port": options["gateway_port"]},
+        "log": {} if is_given(path, "log", "level") else {"level": "warning"},
+    }
+    changes["log"].update(log_changes(options["log_format"], options["log_level"]).get("log", {}))
+    config = config.override(changes)
+    named = _named_products(options["products"])
+    if named is None and is_given(path, "mesh", "products"):
+        named = config.mesh.products
+    simulator, products, words = _source(options, named)
+    home = config.mesh.data_dir
+    states = home / SIMULATED if simulator else home
+    config = config.override({"mesh": {"products": products, "data_dir": states}})
+    plan = Plan(home, config, words, simulator, options["tape_start"] if options["source"][0] == "tape" else None)
+    names = [unit.name for unit in plan.units()]
+    twice = sorted({name for name in names if names.count(name) > 1})
+    if twice:
+        raise ConfigError(
+            f"two processes would be named {twice[0]}: instance names must differ (use {{shard}} in them)"
+        )
+    return plan
+
+
+def _named_products(text: str | None) -> tuple[str, ...] | None:
+    if text is None:
+        return None
+    if text.isascii() and text.isdigit():
+        from loadgen.sim import products
+
+        return products(int(text))
+    try:
+        return parse_products(text)
+    except click.BadParameter as error:
+        raise click.BadParameter(error.message, param_hint="'--products'") from error
+
+
+def _source(options: dict[str, Any], named: tuple[str, ...] | None) -> "tuple[SimConfig | None, tuple[str, ...], str]":
+    """The simulator if there is one, the products, and the source in words."""
+    kind, path = options["source"]
+    if kind == "coinbase":
+        products = named or COINBASE_PRODUCTS
+        return None, products, f"Coinbase Exchange, {_count(products)}"
+    from loadgen import tape
+    from loadgen.sim import SimConfig
+    from loadgen.sim import products as simulated
+
+    if kind == "sim":
+        products = named or simulated(SIMULATED_PRODUCTS)
+        simulator = SimConfig(products=products, rate_msgs_s=options["rate"])
+        return simulator, products, f"simulated exchange, {_count(products)} at {options['rate']} messages/s"
+    recorded = tape.products(path)
+    unknown = sorted(set(named or ()) - set(recorded))
+    if unknown:
+        raise click.UsageError(f"{path} has no {', '.join(unknown)}; it has {', '.join(recorded)}")
+    products = named or recorded
+    speed = options["speed"]
+    simulator = SimConfig(tape=path, tape_speed=speed, tape_start="control")
+    return simulator, products, f"tape {path} at speed {speed if speed == 'max' else f'{speed:g}'}, {_count(products)}"
+
+
+def _count(products: tuple[str, ...]) -> str:
+    return "1 product" if len(products) == 1 else f"{len(products)} products"
+
+
+def _run_in_private(plan: "Plan") -> None:
+    """Run with a private folder for sockets, which is gone afterwards, however this process ends."""
+    from dataclasses import replace
+
+    from lfmesh.cli.up import child, zygote
+    from lfmesh.cli.up.dirs import forget_states, make_runtime_dir, remove_runtime_dir
+    from lfmesh.cli.up.plan import with_private_addresses
+    from lfmesh.client import meshfile
+
+    runtime_dir = make_runtime_dir(plan.home)
+
+    def clean() -> None:
+        remove_runtime_dir(runtime_dir)
+        meshfile.remove(plan.home)
+
+    if plan.simulator is not None:
+        forget_states(plan.config.mesh.data_dir)
+
+    try:
+        private = replace(plan, config=with_private_addresses(plan.config, runtime_dir))
+        born = zygote.start(child.preload, child.runner(private), clean)
+        asyncio.run(_run(private, born, runtime_dir))
+    finally:
+        clean()
+
+
+async def _run(plan: "Plan", born: "Zygote", runtime_dir: Path) -> None:
+    from lfmesh.cli.up.mesh import Mesh
+    from lfmesh.cli.up.screen import LiveScreen, PlainScreen, Screen
+    from lfmesh.transport import Transport
+
+    config = plan.config
+    title = _title(plan.source, config)
+    as_json = config.log.format == "json"
+    screen: Screen = LiveScreen(title) if sys.stdout.isatty() and not as_json else PlainScreen(title, json=as_json)
+    with Transport() as transport:
+        await Mesh(plan, born, screen, runtime_dir, transport).run()
+
+
+def _title(source: str, config: "Config") -> str:
+    shards = config.mesh.shards
+    return (
+        f"LedgerFlux Mesh {__version__}: {source}; {shards} shard{'' if shards == 1 else 's'}; "
+        f"data in {config.mesh.data_dir}"
+    )

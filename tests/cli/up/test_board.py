@@ -1,0 +1,81 @@
+"""What `lfmesh up` shows, from values to text."""
+
+import io
+from pathlib import Path
+
+from rich.console import Console
+
+from lfmesh.cli.up.board import Line, Places, Work, changed, line_of, plain, render
+from lfmesh.cli.up.mesh import places_of
+from lfmesh.cli.up.unit import Unit
+from lfmesh.types import Role
+
+
+def a_unit() -> Unit:
+    unit = Unit("normalizer-0", Role.NORMALIZER, 0, 2)
+    unit.forking(0.0)
+    unit.forked(17)
+    unit.started(0.5)
+    return unit
+
+
+READY = Work(17, "ready", [], 1234.4, 2345.6, 1.25)
+
+
+def test_a_unit_is_ready_when_it_says_so_and_its_rates_are_known() -> None:
+    unit = a_unit()
+    assert line_of(unit, None, 1.0).state == "running"
+    assert line_of(unit, READY._replace(in_per_s=None, out_per_s=None), 1.0).state == "running"
+    line = line_of(unit, READY, 61.5)
+    assert line == Line("normalizer-0", "ready", 17, 1234.4, 2345.6, 1.25, 61.0, 0, "")
+    assert plain(line) == "normalizer-0     ready       pid 17  1,234 msg/s in, 2,346 msg/s out"
+
+
+def test_what_an_earlier_process_told_is_not_shown() -> None:
+    line = line_of(a_unit(), READY._replace(pid=16), 1.0)
+    assert (line.state, line.in_per_s) == ("running", None)
+
+
+def test_reasons_and_deaths_are_notes() -> None:
+    unit = a_unit()
+    not_ready = READY._replace(state="not ready", reasons=["no data yet", "no peer"])
+    assert line_of(unit, not_ready, 1.0).state == "running", "it has only just started"
+    line = line_of(unit, not_ready, 3.0)
+    assert (line.state, line.note) == ("not ready", "no data yet; no peer")
+    unit.ended(9, 2.0)
+    line = line_of(unit, READY, 2.0)
+    assert plain(line) == "normalizer-0     restarting  restarts 1  (killed by SIGKILL (pid 17))"
+
+
+def test_only_news_is_printed() -> None:
+    before = line_of(a_unit(), READY, 1.0)
+    faster = line_of(a_unit(), READY._replace(in_per_s=9.0), 5.0)
+    assert changed({"normalizer-0": before}, [faster]) == []
+    unit = a_unit()
+    unit.stopping()
+    assert changed({"normalizer-0": before}, [line_of(unit, READY, 5.0)]) == [], "its end is said once it has come"
+    unit.ended(0, 6.0)
+    stopped = line_of(unit, READY, 6.0)
+    assert changed({"normalizer-0": before}, [stopped]) == [stopped]
+    assert changed({}, [before]) == [before]
+    assert changed({}, [line_of(Unit("x", Role.GATEWAY, None, 0), None, 0.0)]) == [], "nothing has happened to it yet"
+
+
+def test_the_screen_has_addresses_and_a_line_a_unit() -> None:
+    console = Console(file=io.StringIO(), width=140)
+    places = Places("ws://127.0.0.1:8000/ws", "http://127.0.0.1:8000")
+    console.print(render("LedgerFlux Mesh", places, [line_of(a_unit(), READY, 3.0)]))
+    assert isinstance(console.file, io.StringIO)
+    text = console.file.getvalue()
+    for part in ("LedgerFlux Mesh", "ws://127.0.0.1:8000/ws", "lfmesh watch", "lfmesh top", "normalizer-0", "1,234"):
+        assert part in text
+
+
+def test_addresses_are_those_that_this_machine_reaches() -> None:
+    announced, home = "http://some-host:4001", Path(".lfmesh")
+    assert places_of("0.0.0.0", announced, home) == Places("ws://127.0.0.1:4001/ws", "http://127.0.0.1:4001")
+    assert places_of("127.0.0.1", "http://127.0.0.1:8000", home).ws_url == "ws://127.0.0.1:8000/ws"
+    assert places_of("::1", "http://[::1]:8000", home).ws_url == "ws://[::1]:8000/ws"
+    assert places_of("::1", announced, home).tools() == ("lfmesh watch", "lfmesh top")
+    elsewhere = places_of("::1", announced, Path("/tmp/a b"))
+    assert elsewhere.tools() == ("lfmesh watch --data-dir '/tmp/a b'", "lfmesh top --data-dir '/tmp/a b'")

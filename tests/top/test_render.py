@@ -1,0 +1,53 @@
+"""Rows to text."""
+
+import io
+
+import msgspec
+from rich.console import Console
+
+from lfmesh.top.render import age, number, render
+from lfmesh.top.state import Row
+from lfmesh.types import Role
+
+ROW = Row(
+    role=Role.NORMALIZER, instance="normalizer-1", shard=1, state="ready", reasons=[], pid=4711, host="here", http="",
+    age_s=75.2, restarts=2, messages_in_per_s=12345.6, messages_out_per_s=23456.7, messages_in_total=1,
+    messages_out_total=2, lag_ms=1.25, queue_messages=3, gaps=4, clients=None, cpu_percent=12.5, rss_bytes=50_000_000,
+)  # fmt: skip
+
+
+def lines_of(*rows: Row, registries: tuple[int, int] = (1, 1)) -> list[str]:
+    console = Console(file=io.StringIO(), width=160)
+    console.print(render(rows, registries, live=False))
+    assert isinstance(console.file, io.StringIO)
+    return console.file.getvalue().splitlines()
+
+
+def test_a_row_has_every_figure() -> None:
+    heading, columns, row = lines_of(ROW)
+    assert heading.startswith("lfmesh top  1 of 1 ready")
+    assert row.split() == [
+        "normalizer-1", "ready", "1", "12,346", "23,457", "1.2", "3", "4", "–", "12.5", "50", "1m15s", "2", "4711",
+    ]  # fmt: skip
+    assert len(columns.replace("lag ms", "lag").replace("cpu %", "cpu").replace("mem MB", "mem").split()) == 14
+
+
+def test_trouble_is_named() -> None:
+    late = msgspec.structs.replace(ROW, state="not ready", reasons=["no ingestor", "no data yet"])
+    silent = msgspec.structs.replace(ROW, instance="gateway-0", role=Role.GATEWAY, state="silent", lag_ms=None)
+    heading, _, first, second = lines_of(late, silent, registries=(0, 2))
+    assert "0 of 2 ready" in heading
+    assert "no registry answers: the last view is shown" in heading
+    assert first.endswith("no ingestor; no data yet")
+    assert second.split()[1] == "silent"
+
+
+def test_heading_counts_replicas_and_clients() -> None:
+    gateway = msgspec.structs.replace(ROW, role=Role.GATEWAY, clients=1200)
+    assert "23,457 msg/s to 1200 clients  registry 1/2" in lines_of(gateway, registries=(1, 2))[0]
+    assert "static peers" in lines_of(gateway, registries=(0, 0))[0]
+
+
+def test_numbers_and_ages() -> None:
+    assert [number(value) for value in (None, 0, 1234.5)] == ["–", "0", "1,234"]
+    assert [age(seconds) for seconds in (0.4, 59.9, 60, 3600, 90_000)] == ["0s", "59s", "1m00s", "1h00m", "1d01h"]

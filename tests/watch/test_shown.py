@@ -1,0 +1,118 @@
+"""What a watcher's state looks like, on a terminal and in plain lines."""
+
+import io
+
+from rich.console import Console
+
+from lfmesh.client.messages import Book, Goaway, Other, Refused, Status, Ticker, Trade, Update
+from lfmesh.types import Channel
+from lfmesh.watch.lines import line
+from lfmesh.watch.render import age, clock, render
+from lfmesh.watch.state import StreamView, WatchState
+from tests.watch.test_state import last, update
+
+NOW = 1_700_000_000_123_000_000
+
+
+def text_of(state: WatchState, height: int = 40) -> str:
+    console = Console(file=io.StringIO(), width=160)
+    console.print(render(state, NOW, height))
+    assert isinstance(console.file, io.StringIO)
+    return console.file.getvalue()
+
+
+def state_of(channel: Channel, *products: str) -> WatchState:
+    return WatchState("ws://h/ws", channel, {product: StreamView(product) for product in products})
+
+
+def test_tickers_with_exact_digits_spread_age_continuity_and_state() -> None:
+    state = state_of(Channel.TICKER, "BTC-USD", "ETH-USD")
+    state.is_connected()
+    state.apply(update(Ticker(Trade("64250.10", "0.00010000", "buy", 1), ("64250.09", "2"), ("64250.11", "3"))), NOW)
+    lines = text_of(state).splitlines()
+    assert "ws://h/ws  connected" in lines[0]
+    row = next(line for line in lines if line.startswith("BTC-USD"))
+    assert row.split() == [
+        "BTC-USD", "64250.10", "0.00010000", "2", "64250.09", "64250.11", "3", "0.02", "0.0s", "verified", "live",
+    ]  # fmt: skip
+    assert "waiting for data" in next(line for line in lines if line.startswith("ETH-USD"))
+
+
+def test_trouble_is_on_the_screen() -> None:
+    state = state_of(Channel.TICKER, "BTC-USD")
+    state.apply(update(last("1.0")), NOW - 65_000_000_000)
+    state.apply(Status("BTC-USD", Channel.TICKER, "stale", NOW - 60_000_000_000, "the venue is silent"), NOW)
+    state.apply(Refused("UNKNOWN_PRODUCT", "no X-Y"), NOW)
+    state.is_lost("connection refused")
+    text = text_of(state)
+    for part in ("stale: the venue is silent for 1m00s", "1m05s", "UNKNOWN_PRODUCT: no X-Y", "connection refused"):
+        assert part in text
+
+
+def test_more_products_than_lines_are_said_to_be_hidden() -> None:
+    state = state_of(Channel.TICKER, *[f"P{number}-USD" for number in range(50)])
+    text = text_of(state, height=20)
+    assert "and 36 more products" in text
+    assert len(text.splitlines()) <= 20
+
+
+def test_trades_newest_first() -> None:
+    state = state_of(Channel.TRADES, "BTC-USD", "ETH-USD")
+    for number, product in enumerate(("BTC-USD", "ETH-USD", "BTC-USD")):
+        trade = Trade(f"{number}.50", "1", "sell", number + 1)
+        state.apply(update([trade], product=product, ts_event=NOW + number), NOW)
+    prices = [row.split()[2] for row in text_of(state).splitlines()[2:]]
+    assert prices == ["2.50", "1.50", "0.50"]
+
+
+def test_books_fit_the_screen() -> None:
+    state = state_of(Channel.BOOK, "BTC-USD", "ETH-USD")
+    bids = [(f"{number}.00", "1.5") for number in range(100, 50, -1)]
+    state.apply(update(Book(bids, [("100.25", "9")]), op="snapshot"), NOW)
+    text = text_of(state, height=20)
+    assert "spread 0.25  levels 50 bid, 1 ask" in text
+    assert "100.00" in text
+    assert "51.00" not in text
+    assert len(text.splitlines()) <= 20
+
+
+def test_plain_lines() -> None:
+    view = StreamView("BTC-USD")
+    tick = update(Ticker(Trade("64250.10", "0.1", "buy", 7), ("64250.09", None), None), ts_event=NOW)
+    assert line(tick, view) == (
+        "22:13:20.123 BTC-USD ticker last 64250.10 x 0.1 buy id 7 bid 64250.09 x ? ask - spread - seq 2 verified"
+    )
+    trades = [Trade("1.0", "2", "buy", 7), Trade("1.1", "3", "sell", 8)]
+    assert line(update(trades[:1], ts_event=NOW), view) == "22:13:20.123 BTC-USD trades 1.0 x 2 buy id 7 seq 2 verified"
+    snapshot = update(trades, op="snapshot", continuity=None, reason="gap", missing=(3, 6), ts_event=0, ts_publish=NOW)
+    assert line(snapshot, view) == (
+        "22:13:20.123 BTC-USD trades 2 trades so far, last 1.1 x 3 sell id 8 seq 2 snapshot (gap) missing trades 3-6"
+    )
+    book = update(Book([("10.0", "1")], [("10.5", "2")]), ts_event=NOW)
+    view.apply(book, NOW)
+    assert line(book, view) == (
+        "22:13:20.123 BTC-USD book bid 10.0 x 1 ask 10.5 x 2 spread 0.5 levels 1/1 seq 2 verified"
+    )
+
+
+def test_lines_of_what_is_no_data() -> None:
+    assert line(Status("A-B", Channel.BOOK, "recovering", NOW, "a gap"), None) == (
+        "22:13:20.123 A-B book is recovering: a gap"
+    )
+    assert line(Refused("BAD_REQUEST", "what?"), None) == "refused: BAD_REQUEST: what?"
+    assert line(Goaway("draining", 100), None) == "the gateway is going away (draining); it may be back in 100 ms"
+    assert line(Other("heartbeat"), None) is None
+    part: Update = update(Book([], []), op="snapshot", part=1, parts=2)
+    assert line(part, StreamView("A-B")) is None
+
+
+def test_times() -> None:
+    assert [age(int(seconds * 1e9)) for seconds in (-1, 0.25, 12.4, 250, 10920)] == [
+        "0.0s",
+        "0.2s",
+        "12s",
+        "4m10s",
+        "3h02m",
+    ]
+    assert clock(0) == "–"
+    assert clock(NOW) == "22:13:20.123"
