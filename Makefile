@@ -59,7 +59,7 @@ clean: ## Remove .venv, caches and the data of local runs
 	rm -rf $(VENV) .mypy_cache .ruff_cache .pytest_cache .hypothesis .lfmesh dist
 	find lfmesh loadgen tests -name __pycache__ -type d -prune -exec rm -rf {} +
 
-run-sim: $(READY) ## Run the simulated exchange alone (configs/local.toml expects it)
+run-sim: $(READY) ## Run the simulated exchange alone (CONFIG=configs/sim.toml leads the roles to it)
 	@$(BIN)/lfmesh sim $(ARGS)
 
 run-registry: $(READY) ## Run a registry from CONFIG

@@ -25,3 +25,9 @@ def test_every_key_and_section_has_a_comment_above_it() -> None:
         line for before, line in pairwise(lines) if re.match(r"(\[\w+\]|\w+ = )", line) and not before.startswith("#")
     ]
     assert bare == []
+
+
+def test_the_other_configurations_are_valid() -> None:
+    config = load(LOCAL_TOML.parent / "sim.toml")
+    assert config.venue.ws_url.startswith("ws://127.0.0.1:")
+    assert config.venue.rest_url.removeprefix("http") == config.venue.ws_url.removeprefix("ws")
