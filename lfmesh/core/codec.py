@@ -37,6 +37,8 @@ VERSION = 1
 
 _HEADER = struct.Struct("<BBHIQQQQQQQQQqq")
 _LENGTH = struct.Struct("<I")
+# Of the same header only: version, flags, count, term, epoch, first_seq, ts_publish.
+_INCREMENTS = struct.Struct("<BBxxIQ32xQQ24xq")
 _RAW_HEADER = struct.Struct("<BBBBIIQQQQq")
 _RECORD = struct.Struct("<BxxxIq")
 
@@ -117,6 +119,39 @@ def unpack(frame: bytes) -> MarketFrame:
     if offset != size:
         raise BadMeshFrame(f"length {size} where the messages end at {offset}")
     return MarketFrame(topic, header, messages)
+
+
+class Increments(NamedTuple):
+    """What who only passes increments on needs of their frame."""
+
+    topic: bytes
+    term: int
+    epoch: int
+    first_seq: int
+    ts_publish: int
+    messages: list[bytes]
+
+
+def unpack_increments(frame: bytes) -> Increments | None:
+    """A frame of increments, in less than half the time of `unpack`; None for any other frame, and for a bad one."""
+    end = frame.find(b"\0", 0, 256)
+    offset = end + 1 + _HEADER.size
+    size = len(frame)
+    if end < 0 or offset + 4 > size:
+        return None
+    version, flags, count, term, epoch, first_seq, ts_publish = _INCREMENTS.unpack_from(frame, end + 1)
+    if version != VERSION or flags or not count:
+        return None
+    messages = []
+    length_at = _LENGTH.unpack_from
+    try:
+        for _ in range(count):
+            start = offset + 4
+            offset = start + length_at(frame, offset)[0]
+            messages.append(frame[start:offset])
+    except struct.error:
+        return None
+    return Increments(frame[:end], term, epoch, first_seq, ts_publish, messages) if offset == size else None
 
 
 def _unpack_header(frame: bytes, offset: int) -> tuple[Header, int, int]:

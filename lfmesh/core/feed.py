@@ -25,7 +25,7 @@ from itertools import repeat
 from typing import Literal, NamedTuple
 
 from lfmesh.core import topics
-from lfmesh.core.codec import Flags, Header, MarketFrame
+from lfmesh.core.codec import Flags, Header, Increments, MarketFrame
 from lfmesh.core.fence import Fence
 from lfmesh.core.recovery import DEFAULT_LIMITS, Accepted, Fact, Follower, FollowerLimits, Opened
 from lfmesh.errors import BadMeshFrame
@@ -189,6 +189,21 @@ class Feed:
         void = self._void(stream, header.term, header.epoch) if header.term != stream.term else None
         facts = self._take(stream, frame, now)
         return StreamFacts(stream.key, facts if void is None else [void, *facts])
+
+    def follows(self, increments: Increments) -> bool:
+        """True, and taken, if these are the next increments of a stream that misses nothing, from its known publisher.
+
+        That is nearly always so, and costs a fraction of `frame`, which is for all else.
+        """
+        stream = self._by_topic.get(increments.topic)
+        if stream is None or increments.term != stream.term or increments.term != self._fence.highest:
+            return False
+        follower = stream.follower
+        at = follower.position
+        if at is None or at.epoch != increments.epoch or at.seq + 1 != increments.first_seq or follower.gapped:
+            return False
+        follower.position = Position(increments.epoch, at.seq + len(increments.messages))
+        return True
 
     def retransmitted(self, frame: MarketFrame, now: int) -> StreamFacts:
         """One frame of the answer to a Wanted("retransmit")."""

@@ -1,0 +1,349 @@
+"""The gateway's heart: streams in, clients out, as plain functions (DESIGN §6). No await, no clock, no socket.
+
+    increments, opened, based, healed, voided ──► ring + open turn ──flush──► one write per client   (hub_streams)
+    subscribe ──► snapshots, tails, positions ──pull──► live                                         (hub_joins)
+
+Calls come in the order of events. A turn is: any number of the publisher's calls, then `flush`. Everything else may
+come between turns; what changes who gets what ends an open turn first. Requests to others collect in `take_wants`.
+"""
+
+from collections import deque
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from typing import NamedTuple
+
+from lfmesh.core import hub_history
+from lfmesh.core.hub_clients import OUTBOX_CHUNK_BYTES, Client, Sink
+from lfmesh.core.hub_frames import text_frame, text_frames
+from lfmesh.core.hub_history import ENTRY_OVERHEAD_BYTES, Unit
+from lfmesh.core.hub_joins import JoinCounters, JoinLimits, Joins, Start, Want
+from lfmesh.core.hub_snapshots import Cached, Holding, State, last_trade_id, state_of
+from lfmesh.core.hub_streams import Fanout, Stream
+from lfmesh.core.ring import ReplayRing, RingStatistics
+from lfmesh.types import Channel, Position, StreamKey
+
+SLOW_CONSUMER = 4001
+
+
+@dataclass(frozen=True, slots=True)
+class HubLimits:
+    """`outbox_bytes`: what may wait for one client, in its outbox and its socket's buffer. `stall_ns`: how long a
+    client's socket may take nothing."""
+
+    ring_bytes: int
+    ring_age_ns: int
+    outbox_bytes: int
+    stall_ns: int = 40_000_000_000
+    heartbeat_ticks: int = 4
+    joins: JoinLimits = field(default_factory=JoinLimits)
+
+
+@dataclass(slots=True)
+class HubCounters:
+    """What has happened since the start. Deliveries are messages times clients."""
+
+    messages: int = 0
+    control: int = 0
+    heartbeats: int = 0
+    closes: dict[str, int] = field(default_factory=lambda: {"slow_outbox": 0, "slow_stalled": 0})
+
+
+class HubStatistics(NamedTuple):
+    """What the hub holds now, and its counters."""
+
+    clients: int
+    subscriptions: int
+    joining: int
+    groups: int
+    streams: int
+    outbox_bytes: int
+    deliveries: int
+    delivered_bytes: int
+    ring: RingStatistics
+
+
+class Hub:
+    """See the module's docstring. Streams begin to exist when they are first named."""
+
+    def __init__(self, limits: HubLimits) -> None:
+        self.counters = HubCounters()
+        self._limits = limits
+        self._ring: hub_history.Ring = ReplayRing(limits.ring_bytes, limits.ring_age_ns)
+        self._streams: dict[StreamKey, Stream] = {}
+        self._clients: dict[Client, None] = {}
+        self._next_number = 0
+        self._fanout = Fanout(self._hold)
+        self._joins = Joins(self._fanout, self._ring, limits.joins)
+        self._outbox_bytes = 0
+
+    # What is published ------------------------------------------------------------------------------------------
+
+    def stream(self, key: StreamKey) -> Stream:
+        """The hub's own record of a stream, for calls that name it often."""
+        stream = self._streams.get(key)
+        if stream is None:
+            stream = self._streams[key] = Stream(key)
+        return stream
+
+    def increments(self, stream: Stream, epoch: int, first_seq: int, messages: Sequence[bytes], now: int) -> None:
+        """The next increments of the stream, in order and without a hole."""
+        frames = text_frames(messages)
+        count = len(frames)
+        size = sum(map(len, frames)) + ENTRY_OVERHEAD_BYTES
+        self._ring.append(stream.key, epoch, first_seq, count, frames, size=size, now=now)
+        stream.position = Position(epoch, first_seq + count - 1)
+        self.counters.messages += count
+        if stream.key.channel is Channel.TRADES:
+            stream.newest = frames[-1]
+        if stream.cached is not None:
+            self._joins.extended(stream, frames)
+        self._fanout.publish(stream, frames)
+        if stream.joins:
+            self._joins.advanced(stream, now)
+
+    def opened(self, stream: Stream, position: Position, term: int, messages: Sequence[bytes], now: int) -> None:
+        """The publisher's snapshot that opens an epoch (its parts): clients get it in its place."""
+        self.counters.messages += len(messages)
+        self._snapshot_in_place(stream, position, text_frames(messages), now)
+        if self._joins.wanting(stream):  # those who wait for a snapshot need none from elsewhere
+            self._joins.offered(stream, state_of(position, term, messages), now)
+        if stream.joins:
+            self._joins.advanced(stream, now)
+
+    def based(self, stream: Stream, position: Position, now: int) -> None:
+        """The stream stands at `position`; what was before it never came here."""
+        stream.position = position
+        if stream.joins:
+            stream.ask_at = 0
+            self._joins.advanced(stream, now)
+            self._joins.due(stream, now)
+
+    def healed(self, stream: Stream, state: State, now: int) -> None:
+        """What is missing after the stream's position can't be had: it goes on from this state."""
+        assert stream.position is not None
+        holding = Holding(stream.position, last_trade_id(stream.newest))
+        cached = Cached(stream.key, state)
+        self._snapshot_in_place(stream, state.position, cached.frames("gap", holding), now)
+        if self._joins.wanting(stream):
+            self._joins.offered(stream, state, now)
+        if stream.joins:
+            self._joins.advanced(stream, now)
+
+    def voided(self, stream: Stream, term: int, now: int) -> None:
+        """What the stream's replaced publisher said last is void; states of terms below `term` are, too."""
+        held = stream.position
+        if held is None:
+            return
+        self._fanout.flush()
+        self._ring.forget(stream.key)
+        self._joins.uncache(stream)
+        holding = Holding(held, last_trade_id(stream.newest))
+        stream.position = stream.ahead = None
+        stream.newest = b""
+        stream.min_term = term
+        self._joins.restart(stream, holding, now)
+
+    def status(self, stream: Stream, message: bytes) -> None:
+        """A status of the stream, to everyone who follows or joins it."""
+        frame = text_frame(message)
+        self._fanout.publish(stream, (frame,))
+        for client in tuple(stream.joins):
+            self._give(client, frame)
+
+    def flush(self) -> None:
+        """End the turn: what was published goes out."""
+        self._fanout.flush()
+
+    # Clients ----------------------------------------------------------------------------------------------------
+
+    def connect(self, sink: Sink) -> Client:
+        """A new client, that follows nothing yet."""
+        self._next_number += 1
+        client = Client(sink, self._next_number)
+        self._clients[client] = None
+        return client
+
+    def disconnect(self, client: Client) -> None:
+        """The client is gone; idempotent."""
+        if self._clients.pop(client, self) is self:
+            return
+        self._fanout.flush()
+        client.closed = True
+        self._joins.forget(client)
+        self._outbox_bytes -= client.pending_bytes
+        client.pending.clear()
+        client.pending_bytes = 0
+
+    def subscribe(self, client: Client, key: StreamKey, start: Start, now: int) -> None:
+        """Follow a stream, from now on or anew."""
+        if not client.closed:
+            self._joins.begin(client, self.stream(key), start, now)
+
+    def unsubscribe(self, client: Client, key: StreamKey) -> None:
+        """Follow a stream no more; nothing of it is sent after this call."""
+        self._joins.drop(client, self.stream(key))
+
+    @staticmethod
+    def subscriptions(client: Client) -> set[StreamKey]:
+        """The streams that the client follows or is joining."""
+        return {stream.key for stream in (*client.live, *client.joins)}
+
+    def send(self, client: Client, message: bytes) -> None:
+        """A message for one client, after everything that was published before it."""
+        self._fanout.flush()
+        self.counters.control += 1
+        self._give(client, text_frame(message))
+
+    def broadcast(self, message: bytes) -> None:
+        """A message for all clients."""
+        self._fanout.flush()
+        frame = text_frame(message)
+        self.counters.control += len(self._clients)
+        for client in tuple(self._clients):
+            self._give(client, frame)
+
+    def heartbeat(self, message: bytes) -> None:
+        """Call `heartbeat_ticks` times per interval: whoever got nothing for a whole interval gets the heartbeat."""
+        frame = text_frame(message)
+        for client in tuple(self._clients):
+            client.quiet += 1
+            if client.quiet >= self._limits.heartbeat_ticks and not client.paused:
+                self.counters.heartbeats += 1
+                self._give(client, frame)
+
+    def paused(self, client: Client, now: int) -> None:
+        """The client's socket takes no more for now."""
+        client.paused = True
+        client.paused_at = now
+
+    def drained(self, client: Client) -> None:
+        """The client's socket takes bytes again."""
+        client.paused = False
+        pending = client.pending
+        while pending and not client.paused:
+            pieces = _take(pending, OUTBOX_CHUNK_BYTES)
+            size = sum(map(len, pieces))
+            client.pending_bytes -= size
+            self._outbox_bytes -= size
+            client.sink.write(b"".join(pieces))
+        if not client.paused:
+            self._joins.resume_pulls(client)
+
+    @property
+    def ready(self) -> bool:
+        """True if `pull` has something to do."""
+        return self._joins.ready
+
+    def pull(self, now: int) -> bool:
+        """Serve some of those who are joining; call it once a turn of the loop while it returns True."""
+        return self._joins.pull(now)
+
+    # Answers and time -------------------------------------------------------------------------------------------
+
+    def take_wants(self) -> list[Want]:
+        """Requests to send, each once; each is to be answered by one of the next four calls."""
+        wants = self._joins.wants
+        if wants:
+            self._joins.wants = []
+        return wants
+
+    def snapshot(self, key: StreamKey, state: State, now: int) -> None:
+        """The answer to a WantSnapshot."""
+        self._joins.snapshot(self.stream(key), state, now)
+
+    def no_snapshot(self, key: StreamKey, now: int) -> None:
+        """Nobody has the state that was wanted, or nobody answered."""
+        self._joins.no_snapshot(self.stream(key), now)
+
+    def older(self, key: StreamKey, units: Sequence[Unit], more: bool, now: int) -> None:
+        """The answer to a WantOlder: units as published, their frames made by `text_frames`."""
+        self._joins.older(self.stream(key), units, more, now)
+
+    def no_older(self, key: StreamKey, now: int) -> None:
+        """The publisher has not got what was wanted, or did not answer."""
+        self._joins.no_older(self.stream(key), now)
+
+    def tick(self, now: int) -> None:
+        """What time has come for; call it several times a second."""
+        self._ring.expire(now)
+        for stream in self._streams.values():
+            if stream.joins:
+                self._joins.due(stream, now)
+        stalled = [
+            client for client in self._clients if client.paused and now - client.paused_at > self._limits.stall_ns
+        ]
+        for client in stalled:
+            self._close_slow(client, "slow_stalled")
+
+    @property
+    def deliveries(self) -> int:
+        """Published messages sent so far, counted once for each client."""
+        return self._fanout.deliveries
+
+    @property
+    def join_counters(self) -> JoinCounters:
+        """What joins and resumes have come to."""
+        return self._joins.counters
+
+    def statistics(self) -> HubStatistics:
+        """What the hub holds now."""
+        joining = sum(len(client.joins) for client in self._clients)
+        return HubStatistics(
+            clients=len(self._clients),
+            subscriptions=joining + sum(len(client.live) for client in self._clients),
+            joining=joining,
+            groups=self._fanout.groups,
+            streams=len(self._streams),
+            outbox_bytes=self._outbox_bytes,
+            deliveries=self._fanout.deliveries,
+            delivered_bytes=self._fanout.bytes + self._joins.counters.bytes,
+            ring=self._ring.statistics(),
+        )
+
+    # Inside -----------------------------------------------------------------------------------------------------
+
+    def _snapshot_in_place(self, stream: Stream, position: Position, frames: Sequence[bytes], now: int) -> None:
+        size = sum(map(len, frames)) + ENTRY_OVERHEAD_BYTES
+        self._ring.append(
+            stream.key, position.epoch, position.seq, 1, frames,
+            size=size, now=now, snapshot=True, previous=stream.position,
+        )  # fmt: skip
+        stream.position = position
+        if stream.key.channel is Channel.TRADES and last_trade_id(frames[-1]) is not None:
+            stream.newest = frames[-1]
+        self._joins.uncache(stream)
+        if len(frames) == 1:
+            self._fanout.publish(stream, frames)
+        else:
+            self._joins.detach(stream, frames, position)
+
+    def _give(self, client: Client, frame: bytes) -> None:
+        client.quiet = 0
+        if client.paused or client.pending:
+            self._hold(client, frame)
+        else:
+            client.sink.write(frame)
+
+    def _hold(self, client: Client, data: bytes) -> None:
+        if client.closed:
+            return
+        client.pending.append(data)
+        client.pending_bytes += len(data)
+        self._outbox_bytes += len(data)
+        if client.pending_bytes + client.sink.buffered() > self._limits.outbox_bytes:
+            self._close_slow(client, "slow_outbox")
+
+    def _close_slow(self, client: Client, why: str) -> None:
+        self.counters.closes[why] += 1
+        client.sink.close(SLOW_CONSUMER, "slow consumer")
+        self.disconnect(client)
+
+
+def _take(pending: deque[bytes], size: int) -> list[bytes]:
+    pieces = []
+    taken = 0
+    while pending and taken < size:
+        piece = pending.popleft()
+        pieces.append(piece)
+        taken += len(piece)
+    return pieces

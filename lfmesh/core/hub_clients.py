@@ -1,0 +1,84 @@
+"""A client as the fan-out sees it: what it follows, what waits to be sent to it, and where that goes.
+
+    live       gets the stream's messages with its group, as they are published
+    joining    is on its way to live: waits for something, or has a queue that is pulled as the socket drains
+
+The outbox holds what was made for the client while its socket did not take it. It is bounded; what is pulled is not in
+it, since it can wait where it is.
+"""
+
+from collections import deque
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Literal, Protocol
+
+from lfmesh.core.hub_snapshots import Holding
+from lfmesh.types import Position, SnapshotReason
+
+if TYPE_CHECKING:
+    from lfmesh.core.hub_streams import Group, Stream
+
+OUTBOX_CHUNK_BYTES = 256 * 1024
+"""A drained socket is given about this much at once."""
+
+
+class Sink(Protocol):
+    """Where a client's bytes go. Nothing here waits."""
+
+    def write(self, data: bytes) -> None:
+        """Queue whole frames; silently dropped when the connection is closing."""
+
+    def buffered(self) -> int:
+        """Bytes that were written and that the socket has not taken."""
+
+    def close(self, code: int, reason: str) -> None:
+        """Begin to close the connection; nothing is written any more."""
+
+
+Awaited = Literal["snapshot", "position", "retransmission"]
+
+
+@dataclass(slots=True, eq=False)
+class Join:
+    """One stream on its way to live for one client.
+
+    `waits` is what it waits for; None: `queue` is being sent, and after it what the ring has after `cursor`.
+    `holding` is what the client holds at least, None while it holds nothing of the stream; `target` is the position to
+    go on from.
+    """
+
+    client: "Client"
+    stream: "Stream"
+    reason: SnapshotReason
+    waits: Awaited | None
+    holding: Holding | None = None
+    target: Position | None = None
+    deadline: int = 0
+    rounds: int = 0
+    queue: deque[bytes] = field(default_factory=deque)
+    cursor: Position | None = None
+    pulling: bool = False
+    """True while it stands in the client's `pulls`."""
+
+
+@dataclass(slots=True, eq=False)
+class Client:
+    """One connection. Only the hub changes it, but for `paused`, which is the socket's to tell (`Hub.paused`)."""
+
+    sink: Sink
+    number: int
+    live: "set[Stream]" = field(default_factory=set)
+    joins: "dict[Stream, Join]" = field(default_factory=dict)
+    pulls: deque[Join] = field(default_factory=deque)
+    group: "Group | None" = None
+    pending: deque[bytes] = field(default_factory=deque)
+    pending_bytes: int = 0
+    paused: bool = False
+    paused_at: int = 0
+    closed: bool = False
+    quiet: int = 0
+    """Heartbeat ticks since something was sent."""
+
+    @property
+    def subscriptions(self) -> int:
+        """How many streams it follows or is joining."""
+        return len(self.live) + len(self.joins)

@@ -1,0 +1,83 @@
+"""L0: the public contract of the client protocol as Pydantic models: requests, messages, their JSON and its schema.
+
+`parse_message` and `to_json` keep prices and sizes digit for digit. The hot path does not use these models; tests
+prove that what it makes validates against them.
+"""
+
+from lfmesh.models.messages import (
+    BestPrice,
+    BookFields,
+    BookIncrement,
+    BookSnapshot,
+    Error,
+    GoAway,
+    Heartbeat,
+    IncrementMessage,
+    Message,
+    Missing,
+    Pong,
+    RateLimit,
+    SnapshotMessage,
+    Status,
+    Subscribed,
+    Tick,
+    TickerFields,
+    TickerSnapshot,
+    TradeFields,
+    TradeIncrement,
+    TradesSnapshot,
+    TradesState,
+    Unsubscribed,
+)
+from lfmesh.models.requests import (
+    ErrorCode,
+    PingRequest,
+    Refusal,
+    Request,
+    StreamPosition,
+    SubscribeRequest,
+    UnsubscribeRequest,
+    parse_request,
+    request_id,
+)
+from lfmesh.models.schema import schema
+from lfmesh.models.text import parse_json, parse_message, to_json
+
+__all__ = [
+    "BestPrice",
+    "BookFields",
+    "BookIncrement",
+    "BookSnapshot",
+    "Error",
+    "ErrorCode",
+    "GoAway",
+    "Heartbeat",
+    "IncrementMessage",
+    "Message",
+    "Missing",
+    "PingRequest",
+    "Pong",
+    "RateLimit",
+    "Refusal",
+    "Request",
+    "SnapshotMessage",
+    "Status",
+    "StreamPosition",
+    "SubscribeRequest",
+    "Subscribed",
+    "Tick",
+    "TickerFields",
+    "TickerSnapshot",
+    "TradeFields",
+    "TradeIncrement",
+    "TradesSnapshot",
+    "TradesState",
+    "UnsubscribeRequest",
+    "Unsubscribed",
+    "parse_json",
+    "parse_message",
+    "parse_request",
+    "request_id",
+    "schema",
+    "to_json",
+]

@@ -1,0 +1,366 @@
+"""From what the mesh says to what the hub does, pure: frames, beacons and answers in; hub calls, asks and events out.
+
+    frames, beacons ──► a Feed per shard ──► facts ──► Hub, StatusBoard, Asks, counters, events
+
+The service sends what `asks` holds, gives the answers to `answer`, and logs the events.
+"""
+
+from collections import Counter
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import NamedTuple, assert_never
+
+from lfmesh.core import codec, topics
+from lfmesh.core.codec import Flags, Increments, MarketFrame
+from lfmesh.core.feed import Feed, FeedFact, Replaced, StaleTerm, Told
+from lfmesh.core.hub import Hub
+from lfmesh.core.hub_frames import text_frames
+from lfmesh.core.hub_history import Unit
+from lfmesh.core.hub_joins import WantOlder, WantSnapshot
+from lfmesh.core.hub_snapshots import State
+from lfmesh.core.hub_status import StatusBoard
+from lfmesh.core.hub_streams import Stream
+from lfmesh.core.recovery import Accepted, Based, Dropped, GapClosed, GapOpened, Opened, Wanted
+from lfmesh.core.sharding import shard_of
+from lfmesh.errors import BadMeshFrame
+from lfmesh.messages import Rejected, Reply, SnapshotReply, Unavailable, View, decode_beacon, decode_reply
+from lfmesh.services.gateway.asks import Ask, Asks, Party
+from lfmesh.services.gateway.statistics import Counters
+from lfmesh.types import Position, StreamKey
+
+GAP_TOLD_AFTER_NS = 300_000_000
+"""Clients are told of a gap that is not healed by then."""
+
+_STATUS = int(Flags.STATUS)
+_SNAPSHOT = int(Flags.SNAPSHOT)
+
+
+@dataclass(frozen=True, slots=True)
+class GapFound:
+    """A stream misses what comes after `last`."""
+
+    stream: StreamKey
+    last: Position | None
+    seen: Position
+
+
+@dataclass(frozen=True, slots=True)
+class GapHealed:
+    """A stream is whole again; by "snapshot" if its clients could not be given what was missing."""
+
+    stream: StreamKey
+    rung: str
+    open_ms: float
+
+
+@dataclass(frozen=True, slots=True)
+class TermRaised:
+    """A publisher with a higher term has appeared."""
+
+    shard: int
+    before: int
+    term: int
+
+
+@dataclass(frozen=True, slots=True)
+class Voided:
+    """What clients were told of a stream came from a publisher that had been replaced; they get a snapshot."""
+
+    stream: StreamKey
+
+
+@dataclass(frozen=True, slots=True)
+class BadInput:
+    """Something that cannot be read; it was ignored."""
+
+    what: str
+    why: str
+
+
+Event = GapFound | GapHealed | TermRaised | Voided | BadInput
+
+
+_Noted = Wanted | GapOpened | GapClosed | Dropped | StaleTerm | Replaced
+
+
+class _Route(NamedTuple):
+    feed: Feed
+    stream: Stream
+
+
+class Intake:
+    """The input side of a gateway; see the module's docstring."""
+
+    def __init__(self, shards: int, hub: Hub, board: StatusBoard) -> None:
+        self.feeds = [Feed(shard, join="anywhere") for shard in range(shards)]
+        self.asks = Asks()
+        self.counters = Counters()
+        self._hub = hub
+        self._board = board
+        self._routes: dict[bytes, _Route] = {}
+        self._beacons = {topics.beacon(shard): shard for shard in range(shards)}
+        self._gaps: dict[StreamKey, int] = {}
+        self._attempts: Counter[StreamKey] = Counter()
+        self._terms = [0] * shards
+        self._published_at = 0
+        self._events: list[Event] = []
+
+    def take_events(self) -> list[Event]:
+        """What happened since the last call, to be logged."""
+        events, self._events = self._events, []
+        return events
+
+    # What arrives -----------------------------------------------------------------------------------------------
+
+    def frames(self, frames: Sequence[bytes], now: int) -> None:
+        """What one turn of the loop brought from the publishers."""
+        counters = self.counters
+        self._published_at = 0  # a turn that brought no market data says nothing about the lag
+        for frame in frames:
+            try:
+                if frame.startswith(b"bc."):
+                    counters.beacons_total += 1
+                    self._beacon(frame, now)
+                    continue
+                counters.frames_total += 1
+                increments = codec.unpack_increments(frame)
+                if increments is None or not self._follows(increments, now):
+                    self._market(codec.unpack(frame), now)
+            except BadMeshFrame as error:
+                self.bad("frame", str(error))
+        if self._published_at:
+            counters.lag_ms = (now - self._published_at) / 1e6
+        self._note_terms()
+        self._end_turn(now)
+
+    def answer(self, ask: Ask, term: int, parts: Sequence[bytes] | None, now: int) -> State | None:
+        """[header, frame…] of the answer to what was asked under `term`, None if there was none.
+
+        Returns the state, if it was one.
+        """
+        parties = self.asks.settle(ask)
+        state: State | None = None
+        if parts is None:
+            self.counters.ask_timeouts_total += 1
+        try:
+            match ask.kind:
+                case "retransmit":
+                    if parts is not None and term == self._feed(ask.key).term:
+                        self._retransmitted(ask.key, parts, now)
+                case "older":
+                    self._older(ask.key, parts, now)
+                case "snapshot":
+                    state = None if parts is None else _state(ask.key, parts)
+        except BadMeshFrame as error:
+            self.bad("answer", str(error))
+            if ask.kind == "older":
+                self._hub.no_older(ask.key, now)
+        if ask.kind == "snapshot":
+            self._snapshot(ask.key, state, parties, now)
+        self._end_turn(now)
+        return state
+
+    def tick(self, now: int, *, beacons_count: bool) -> None:
+        """Several times a second. `beacons_count`: False if we ourselves were late, and may have some unread."""
+        for shard, feed in enumerate(self.feeds):
+            for told in feed.tick(now):
+                self._apply(self._hub.stream(told.stream), feed, told.facts, now)
+            if beacons_count:
+                self._board.heard(shard, feed.heard_at, now, silent=feed.silent(now))
+        for key, since in tuple(self._gaps.items()):
+            if not self._feed(key).in_gap(key):  # a new publisher can end a gap without a word
+                self._gap_over(key)
+            elif now - since > GAP_TOLD_AFTER_NS:
+                self._board.gap(key, since)
+        self._hub.tick(now)
+        self._end_turn(now)
+
+    def collect(self) -> None:
+        """Take what the hub wants into `asks`."""
+        for want in self._hub.take_wants():
+            match want:
+                case WantSnapshot(key, attempt):
+                    self.asks.add(Ask("snapshot", key, attempt=attempt), "hub")
+                case WantOlder(key, after):
+                    self.asks.add(Ask("older", key, after), "hub")
+
+    def bad(self, what: str, why: str) -> None:
+        """Something arrived that cannot be read."""
+        self.counters.bad_frames_total += 1
+        self._events.append(BadInput(what, why))
+
+    # Frames and beacons -----------------------------------------------------------------------------------------
+
+    def _follows(self, increments: Increments, now: int) -> bool:
+        """The usual case, in short: the next increments of a stream go to the hub as they are."""
+        route = self._routes.get(increments.topic)
+        if route is None or not route.feed.follows(increments):
+            return False
+        _, _, epoch, first_seq, ts_publish, messages = increments
+        self.counters.messages_total += len(messages)
+        self._published_at = ts_publish
+        self._hub.increments(route.stream, epoch, first_seq, messages, now)
+        return True
+
+    def _market(self, market: MarketFrame, now: int) -> None:
+        feed, stream = self._routes.get(market.topic) or self._route(market.topic)
+        self.counters.messages_total += len(market.messages)
+        self._published_at = market.header.ts_publish
+        self._apply(stream, feed, feed.frame(market, now).facts, now)
+
+    def _beacon(self, frame: bytes, now: int) -> None:
+        topic, offset = codec.split_topic(frame)
+        shard = self._beacons.get(topic)
+        if shard is None:
+            raise BadMeshFrame(f"a beacon under {topic[:80]!r}")
+        feed = self.feeds[shard]
+        for told in feed.beacon(decode_beacon(frame[offset:]), now):
+            self._apply(self._hub.stream(told.stream), feed, told.facts, now)
+        if feed.heard_at == now and self._board.shard_down(shard):
+            self._board.heard(shard, now, now, silent=False)
+
+    def _route(self, topic: bytes) -> _Route:
+        shard, key = topics.parse_market_data(topic)
+        if shard != shard_of(key.product, len(self.feeds)):
+            raise BadMeshFrame(f"{key.product} from shard {shard}, to which it does not belong")
+        route = self._routes[topic] = _Route(self.feeds[shard], self._hub.stream(key))
+        return route
+
+    def _feed(self, key: StreamKey) -> Feed:
+        return self.feeds[shard_of(key.product, len(self.feeds))]
+
+    def _note_terms(self) -> None:
+        for shard, feed in enumerate(self.feeds):
+            before = self._terms[shard]
+            if feed.term != before:
+                self._terms[shard] = feed.term
+                self._board.new_publisher(shard)
+                self._events.append(TermRaised(shard, before, feed.term))
+
+    def _tell(self, now: int) -> None:
+        for key, message in self._board.changes(now):
+            self._hub.status(self._hub.stream(key), message)
+
+    def _end_turn(self, now: int) -> None:
+        self._tell(now)
+        self._hub.flush()
+
+    # Answers ----------------------------------------------------------------------------------------------------
+
+    def _retransmitted(self, key: StreamKey, parts: Sequence[bytes], now: int) -> None:
+        feed, stream = self._feed(key), self._hub.stream(key)
+        header = decode_reply(parts[0])
+        match header:
+            case Reply():
+                for frame in parts[1:]:
+                    told = feed.retransmitted(codec.unpack(frame), now)
+                    self._apply(self._hub.stream(told.stream), feed, told.facts, now)
+                self._apply(stream, feed, feed.answered(key, now).facts, now)
+            case Unavailable() | Rejected():
+                self._apply(stream, feed, feed.unavailable(key, now).facts, now)
+            case SnapshotReply() | View():
+                raise BadMeshFrame(f"a retransmission of {key.product} {key.channel} was answered otherwise")
+            case _:
+                assert_never(header)
+
+    def _older(self, key: StreamKey, parts: Sequence[bytes] | None, now: int) -> None:
+        header = None if parts is None else decode_reply(parts[0])
+        if parts is not None and isinstance(header, Reply):
+            units = [unit for frame in parts[1:] if (unit := _unit(codec.unpack(frame))) is not None]
+            self._hub.older(key, units, header.more, now)
+        else:
+            self._hub.no_older(key, now)
+
+    def _snapshot(self, key: StreamKey, state: State | None, parties: set[Party], now: int) -> None:
+        feed, stream = self._feed(key), self._hub.stream(key)
+        if state is not None and ("feed" in parties or feed.position(key) is None):
+            self._apply(stream, feed, feed.based(key, state.position, state.term, now).facts, now, state)
+        if "hub" in parties:
+            if state is not None:
+                self._hub.snapshot(key, state, now)
+            else:
+                self._hub.no_snapshot(key, now)
+
+    # Facts ------------------------------------------------------------------------------------------------------
+
+    def _apply(
+        self, stream: Stream, feed: Feed, facts: Sequence[FeedFact], now: int, state: State | None = None
+    ) -> None:
+        """`state` is the one on which the stream was based, where these facts came of it."""
+        hub, key = self._hub, stream.key
+        for fact in facts:
+            match fact:
+                case Accepted():
+                    messages = [message for _, message in fact.items]
+                    hub.increments(stream, fact.epoch, fact.first_seq, messages, now)
+                case Opened():
+                    self._board.has_data(key)
+                    term = fact.items[-1][0].term
+                    hub.opened(stream, fact.position, term, [message for _, message in fact.items], now)
+                case Based():
+                    self._board.has_data(key)
+                    if state is not None and stream.position is not None:
+                        hub.healed(stream, state, now)
+                    else:
+                        hub.based(stream, fact.position, now)
+                case Told():
+                    self._board.told(key, fact.message)
+                    self._tell(now)  # in its place among the stream's messages
+                case _:
+                    self._note(stream, feed, fact, now)
+
+    def _note(
+        self,
+        stream: Stream,
+        feed: Feed,
+        fact: Wanted | GapOpened | GapClosed | Dropped | StaleTerm | Replaced,
+        now: int,
+    ) -> None:
+        key, counters = stream.key, self.counters
+        match fact:
+            case Wanted("retransmit", after):
+                self.asks.add(Ask("retransmit", key, after), "feed")
+            case Wanted():
+                self._attempts[key] += 1
+                self.asks.add(Ask("snapshot", key, attempt=self._attempts[key]), "feed")
+            case GapOpened():
+                counters.gaps_total += 1
+                self._gaps[key] = now
+                self._events.append(GapFound(key, fact.last, fact.seen))
+            case GapClosed():
+                counters.recoveries_total[fact.rung] += 1
+                self._gap_over(key)
+                self._events.append(GapHealed(key, fact.rung, fact.open_ns / 1e6))
+            case Dropped():
+                counters.messages_dropped_total[fact.why] += fact.count
+            case StaleTerm():
+                counters.messages_dropped_total["stale_term"] += fact.count
+            case Replaced():
+                counters.voided_total += 1
+                self._hub.voided(stream, feed.term, now)
+                self._events.append(Voided(key))
+            case _:
+                assert_never(fact)
+
+    def _gap_over(self, key: StreamKey) -> None:
+        self._gaps.pop(key, None)
+        self._attempts.pop(key, None)
+        self._board.gap(key, None)
+
+
+def _state(key: StreamKey, parts: Sequence[bytes]) -> State | None:
+    header = decode_reply(parts[0])
+    if not isinstance(header, SnapshotReply):
+        return None
+    if (header.product, header.channel) != key or len(parts) < 2:
+        raise BadMeshFrame(f"a state of {key.product} {key.channel} was asked for, and something else came")
+    return State(Position(header.epoch, header.seq), header.term, header.ts_snapshot, tuple(parts[1:]))
+
+
+def _unit(market: MarketFrame) -> Unit | None:
+    header = market.header
+    if header.flags & _STATUS:
+        return None
+    previous = Position(header.prev_epoch, header.prev_seq) if header.prev_epoch else None
+    snapshot = bool(header.flags & _SNAPSHOT)
+    return Unit(header.epoch, header.first_seq, snapshot, previous, text_frames(market.messages))

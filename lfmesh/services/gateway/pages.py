@@ -1,0 +1,147 @@
+"""The gateway's HTTP routes: a page for people, probes, metrics, products, states and the protocol's schema."""
+
+from collections.abc import Awaitable, Callable, Mapping
+from html import escape
+from typing import Any, Protocol
+
+import msgspec
+
+from lfmesh import __version__
+from lfmesh.core import encode
+from lfmesh.core.hub_snapshots import State
+from lfmesh.models import schema
+from lfmesh.observe.http import HttpReply, HttpRequest, Route, health_routes, json, text
+from lfmesh.observe.metrics import MetricsText
+from lfmesh.ports import Service
+from lfmesh.services.gateway.statistics import GatewayStatistics
+from lfmesh.types import CHANNELS, Channel, StreamKey
+
+SNAPSHOT_PREFIX = "/v1/snapshot/"
+
+_DATA = b'{"op":"snapshot","data":'
+_ASKS = b'"asks":['
+_CHANNELS = {str(channel): channel for channel in CHANNELS}
+
+
+class Gateway(Service, Protocol):
+    """What the pages need of the gateway."""
+
+    @property
+    def products(self) -> Mapping[str, int]:
+        """Shard of each product that can be subscribed."""
+
+    def statistics(self) -> GatewayStatistics:
+        """Its figures."""
+
+    def state_of(self, key: StreamKey) -> Awaitable[State | None]:
+        """The current state of a stream; None if there is none now."""
+
+
+def routes(gateway: Gateway, metrics: MetricsText) -> dict[str, Route]:
+    """Routes by exact path."""
+    listed = [{"id": product, "shard": shard, "channels": CHANNELS} for product, shard in gateway.products.items()]
+    products = json(200, {"products": listed})
+    described = json(200, schema())
+    return {
+        **health_routes(gateway, metrics),
+        "/": lambda _: _page(gateway),
+        "/products": lambda _: products,
+        "/schema": lambda _: described,
+    }
+
+
+def prefixes(gateway: Gateway) -> dict[str, Route]:
+    """Routes by the beginning of the path."""
+    return {SNAPSHOT_PREFIX: _snapshot_route(gateway)}
+
+
+def _snapshot_route(gateway: Gateway) -> Callable[[HttpRequest], Awaitable[HttpReply]]:
+    async def snapshot(request: HttpRequest) -> HttpReply:
+        product = request.path.removeprefix(SNAPSHOT_PREFIX)
+        name = request.query.get("channel", str(Channel.TICKER))
+        channel = _CHANNELS.get(name)
+        unknown = request.query.keys() - {"channel"}
+        if product not in gateway.products:
+            return _refusal(404, "UNKNOWN_PRODUCT", f"not carried here: {product[:40]}; see /products")
+        if channel is None:
+            return _refusal(400, "UNKNOWN_CHANNEL", f"no such channel: {name[:40]}; known: {', '.join(CHANNELS)}")
+        if unknown:
+            return _refusal(400, "BAD_REQUEST", f"unknown field: {min(unknown)[:40]}; known: channel")
+        state = await gateway.state_of(StreamKey(product, channel))
+        if state is None:
+            return _refusal(503, "NO_DATA", f"no state of {product} {channel} can be had now; try again")
+        return HttpReply(200, "application/json", snapshot_data(product, channel, state))
+
+    return snapshot
+
+
+def snapshot_data(product: str, channel: Channel, state: State) -> bytes:
+    """The JSON of a snapshot's `data` in one piece, however many parts the state has."""
+    (message,) = encode.snapshot(product, channel, state.position, state.ts, "subscribe", [_whole(state)])
+    return message[len(_DATA) : -1]
+
+
+def _whole(state: State) -> bytes:
+    if len(state.parts) == 1:
+        return state.parts[0]
+    # Only books have parts: `{"bids":[…],"asks":[…]}`, made by `encode.book_fields`. Their lists are joined as text.
+    bids, asks = [], []
+    for part in state.parts:
+        cut = part.index(_ASKS)
+        bids.append(part[len(b'{"bids":[') : cut - 2])
+        asks.append(part[cut + len(_ASKS) : -2])
+    return b'{"bids":[%b],"asks":[%b]}' % (b",".join(filter(None, bids)), b",".join(filter(None, asks)))
+
+
+def _refusal(status: int, code: str, msg: str) -> HttpReply:
+    return json(status, {"error": {"code": code, "msg": msg}})
+
+
+def _page(gateway: Gateway) -> HttpReply:
+    reasons = gateway.readiness()
+    figures = gateway.statistics()
+    shown: dict[str, Any] = {
+        "clients": figures.clients,
+        "subscriptions": figures.subscriptions,
+        "deliveries a second": f"{figures.deliveries_per_s:,.0f}",
+        "streams": ", ".join(f"{count} {state}" for state, count in figures.streams.items()),
+        "lag": "unknown" if figures.lag_ms is None else f"{figures.lag_ms:.1f} ms",
+    }
+    example = next(iter(gateway.products))
+    asked = msgspec.json.encode({"op": "subscribe", "products": [example], "channels": ["ticker"]}).decode()
+    rows = "".join(f"<tr><th>{escape(name)}</th><td>{escape(str(value))}</td></tr>" for name, value in shown.items())
+    state = "ready" if not reasons else "not ready: " + "; ".join(reasons)
+    body = _PAGE.format(
+        version=escape(__version__),
+        instance=escape(gateway.instance),
+        state=escape(state),
+        figures=rows,
+        products=escape(", ".join([*gateway.products][:20])) + (" …" if len(gateway.products) > 20 else ""),
+        example=escape(example),
+        asked=escape(asked),
+    )
+    return text(200, body)._replace(content_type="text/html; charset=utf-8")
+
+
+_PAGE = """<!doctype html>
+<html lang="en"><head><meta charset="utf-8"><title>LedgerFlux Mesh</title>
+<meta name="viewport" content="width=device-width, initial-scale=1">
+<style>body{{font:16px/1.5 system-ui,sans-serif;max-width:46rem;margin:2rem auto;padding:0 1rem}}
+th{{text-align:left;padding-right:1rem;font-weight:normal}}code,pre{{background:#f3f3f3;padding:.1em .3em}}</style>
+</head><body>
+<h1>LedgerFlux Mesh</h1>
+<p>{instance}, version {version}: <strong>{state}</strong>.</p>
+<table>{figures}</table>
+<h2>WebSocket</h2>
+<p>Connect to <code>/ws</code> and send, for instance:</p>
+<pre>{asked}</pre>
+<p>Channels: ticker, trades, book. Products: {products}</p>
+<h2>HTTP</h2>
+<ul>
+<li><a href="/products">/products</a>: everything that can be subscribed</li>
+<li><a href="/v1/snapshot/{example}?channel=ticker">/v1/snapshot/{example}?channel=ticker</a>: a stream's state</li>
+<li><a href="/schema">/schema</a>: JSON Schema of the protocol</li>
+<li><a href="/health">/health</a>, <a href="/ready">/ready</a>, <a href="/metrics">/metrics</a></li>
+</ul>
+</body></html>
+"""

@@ -1,0 +1,388 @@
+"""The gateway: WebSocket clients on one side, the mesh on the other, the hub between.
+
+    normalizers' PUB ──► Intake ──► Hub ──► clients (FrontDoor)
+    normalizers', snapshotters' ROUTER ◄── Asks ◄──┘
+
+This module is the shell of the mesh's side: sockets, timers, log. A turn of the loop brings a list of frames, of which
+the hub makes one write a client; joins are served in turns of their own (`Hub.pull`).
+"""
+
+import asyncio
+from collections.abc import Sequence
+from functools import partial
+
+from lfmesh.config import Config
+from lfmesh.core import topics
+from lfmesh.core.feed import Feed
+from lfmesh.core.hub import Hub, HubLimits
+from lfmesh.core.hub_joins import JoinLimits
+from lfmesh.core.hub_snapshots import State
+from lfmesh.core.hub_status import StatusBoard
+from lfmesh.core.repeat import Repeats
+from lfmesh.core.sharding import shard_of, stable_id
+from lfmesh.messages import RetransmitRequest, ServiceRecord, SnapshotRequest, encode
+from lfmesh.observe.metrics import MetricsText
+from lfmesh.ports import Context, Figures
+from lfmesh.services.gateway import answers, pages
+from lfmesh.services.gateway.asks import Ask
+from lfmesh.services.gateway.frontdoor import FrontDoor
+from lfmesh.services.gateway.intake import BadInput, GapFound, GapHealed, Intake, TermRaised, Voided
+from lfmesh.services.gateway.links import Links
+from lfmesh.services.gateway.statistics import GatewayStatistics
+from lfmesh.transport import Requester, Subscriber, Transport
+from lfmesh.types import CHANNELS, Role, StreamKey
+
+_BEAT_S = 0.1
+_LATE_NS = 250_000_000
+_ASK_TIMEOUT_S = 2.0
+_NAMED_STREAMS = 3
+_HEARTBEAT_TICKS = 4
+_RATE_WINDOW_NS = 1_000_000_000
+
+
+class GatewayService:
+    """See the module's docstring."""
+
+    role = Role.GATEWAY
+    shard: int | None = None
+
+    def __init__(self, config: Config, context: Context) -> None:
+        section = config.gateway
+        shards = config.mesh.shards
+        self.instance = section.instance
+        self.products = {product: shard_of(product, shards) for product in config.mesh.products}
+        self._config = config
+        self._section = section
+        self._context = context
+        self._log = context.log
+        self._hub = Hub(_limits(config))
+        streams: dict[int, list[StreamKey]] = {shard: [] for shard in range(shards)}
+        for product, shard in self.products.items():
+            streams[shard].extend(StreamKey(product, channel) for channel in CHANNELS)
+        self._shards_with_products = [shard for shard, keys in streams.items() if keys]
+        self._board = StatusBoard(streams, round(config.normalizer.stale_after_s * 1e9), context.clock())
+        self._intake = Intake(shards, self._hub, self._board)
+        self._front: FrontDoor | None = None
+        self._transport: Transport | None = None
+        self._peers: Sequence[ServiceRecord] = ()
+        self._waiting: dict[StreamKey, list[asyncio.Future[State | None]]] = {}
+        self._timers: dict[str, asyncio.TimerHandle] = {}
+        self._pull_due = False
+        self._beat_at = 0
+        self._rate = _Rate()
+        self._repeats = Repeats()
+        self._attached: dict[int, bool] = {}
+
+    async def start(self) -> None:
+        """Subscribe to every shard, listen."""
+        self._loop = asyncio.get_running_loop()
+        shards = range(self._config.mesh.shards)
+        self._transport = Transport()
+        self._subscriber = Subscriber(
+            self._transport,
+            [topic for shard in shards for topic in (topics.market_data_prefix(shard), topics.beacon(shard))],
+            self._on_frames,
+            hwm=self._section.subscribe_hwm_messages,
+        )
+        self._links = Links(self._transport, self._subscriber, len(shards))
+        self._front = FrontDoor(self._section, self._context, self._hub, self._board, self.products, self._settle)
+        metrics = MetricsText(self, self._context.vitals)
+        try:
+            await self._front.open(pages.routes(self, metrics), pages.prefixes(self))
+        except BaseException:
+            self._transport.close()
+            self._transport = None
+            raise
+        self.on_peers(self._peers)
+        self._beat_at = self._context.clock()
+        self._beat()
+        self._heartbeat()
+
+    def endpoints(self) -> dict[str, str]:
+        """None beside what the runtime adds."""
+        return {}
+
+    def http_url(self) -> str:
+        """Base URL of the clients' port; /health, /ready and /metrics are there, too."""
+        assert self._front is not None
+        return self._front.url
+
+    def on_peers(self, peers: Sequence[ServiceRecord]) -> None:
+        """Follow normalizers and snapshotters."""
+        self._peers = peers
+        if self._transport is None:
+            return
+        attached, faults = self._links.update(peers)
+        for record in attached:
+            self._log.info("following", peer=record.instance, **record.endpoints)
+        for fault in faults:
+            self._log.error("a peer's address cannot be used", error=str(fault))
+        self._leave_unlisted(self._context.clock())
+        self._settle()
+
+    def readiness(self) -> list[str]:
+        """Shards that are not heard, and data that does not flow."""
+        if self._transport is None:
+            return ["not started"]
+        now = self._context.clock()
+        reasons = []
+        for shard in self._shards_with_products:
+            feed = self._intake.feeds[shard]
+            if feed.silent(now):
+                reasons.append(self._silence(shard, feed, now))
+            elif feed.streams == feed.waiting:
+                reasons.append(f"no data yet from shard {shard}")
+        return reasons
+
+    def statistics(self) -> GatewayStatistics:
+        """Its figures."""
+        hub, joins, seen = self._hub.statistics(), self._hub.join_counters, self._intake.counters
+        came = self._front.counters if self._front is not None else None
+        now = self._context.clock()
+        feeds = self._intake.feeds
+        return GatewayStatistics(
+            clients=hub.clients,
+            subscriptions=hub.subscriptions,
+            joining=hub.joining,
+            groups=hub.groups,
+            streams=self._board.counts(),
+            connections_total=came.connections_total if came else 0,
+            refused_total=dict(came.refused_total) if came else {},
+            closes_total=dict(came.closes_total) if came else {},
+            slow_closed_total=dict(self._hub.counters.closes),
+            requests_total=dict(came.requests_total) if came else {},
+            errors_total=dict(came.errors_total) if came else {},
+            rate_limited_total=came.rate_limited_total if came else 0,
+            deliveries_total=hub.deliveries,
+            deliveries_per_s=self._rate.per_s,
+            delivered_bytes_total=hub.delivered_bytes,
+            control_messages_total=self._hub.counters.control,
+            heartbeats_total=self._hub.counters.heartbeats,
+            outbox_bytes=hub.outbox_bytes,
+            joins_total=joins.joins,
+            resumes_total=dict(joins.resumes),
+            snapshots_asked_total=joins.snapshots_asked,
+            frames_received_total=seen.frames_total,
+            messages_received_total=seen.messages_total,
+            beacons_received_total=seen.beacons_total,
+            bad_frames_total=seen.bad_frames_total,
+            messages_dropped_total=dict(seen.messages_dropped_total),
+            gaps_total=seen.gaps_total,
+            recoveries_total=dict(seen.recoveries_total),
+            streams_gapped=sum(feed.gapped for feed in feeds),
+            voided_total=seen.voided_total,
+            asks_total=dict(seen.asks_total),
+            ask_timeouts_total=seen.ask_timeouts_total,
+            asks_waiting=self._intake.asks.waiting,
+            shards_attached=sum(not feed.silent(now) for feed in feeds),
+            ring_entries=hub.ring.entries,
+            ring_bytes=hub.ring.bytes,
+            ring_evicted_total=hub.ring.evicted_total,
+            lag_ms=seen.lag_ms,
+        )
+
+    def figures(self) -> Figures:
+        """Messages of the mesh in, deliveries out."""
+        counters, hub = self._intake.counters, self._hub.statistics()
+        return Figures(
+            messages_in_total=counters.messages_total,
+            messages_out_total=hub.deliveries + self._hub.counters.control,
+            gaps_total=counters.gaps_total,
+            queue_messages=sum(feed.held_items for feed in self._intake.feeds),
+            lag_ms=counters.lag_ms,
+            clients=hub.clients,
+        )
+
+    async def stop(self) -> None:
+        """Send clients away while data still flows, then let go of the mesh; idempotent."""
+        if self._front is not None:
+            await self._front.shut()
+        for timer in self._timers.values():
+            timer.cancel()
+        if self._transport is not None:
+            self._transport.close()
+            self._transport = None
+        for futures in self._waiting.values():
+            for future in futures:
+                if not future.done():
+                    future.set_result(None)
+
+    async def state_of(self, key: StreamKey) -> State | None:
+        """The current state of a stream from a snapshotter or normalizer; None if nobody has it (in time)."""
+        future: asyncio.Future[State | None] = self._loop.create_future()
+        self._waiting.setdefault(key, []).append(future)
+        self._intake.asks.add(Ask("snapshot", key), "http")
+        self._settle()
+        return await future
+
+    # The mesh's side --------------------------------------------------------------------------------------------
+
+    def _on_frames(self, frames: list[bytes]) -> None:
+        self._intake.frames(frames, self._context.clock())
+        self._settle()
+
+    def _on_reply(self, ask: Ask, term: int, parts: Sequence[bytes] | None) -> None:
+        if self._transport is None:
+            return
+        state = self._intake.answer(ask, term, parts, self._context.clock())
+        if ask.kind == "snapshot":
+            for future in self._waiting.pop(ask.key, ()):
+                if not future.done():
+                    future.set_result(state)
+        self._settle()
+
+    def _settle(self) -> None:
+        """After anything that may have had consequences: ask what is wanted, serve who is joining, log."""
+        if self._transport is None:
+            return
+        self._intake.collect()
+        for ask in self._intake.asks.take():
+            self._send(ask)
+        if self._hub.ready and not self._pull_due:
+            self._pull_due = True
+            self._loop.call_soon(self._pull)
+        self._report()
+
+    def _send(self, ask: Ask) -> None:
+        shard = shard_of(ask.key.product, self._config.mesh.shards)
+        feed = self._intake.feeds[shard]
+        answered = partial(self._on_reply, ask, feed.term)
+        requester = self._requester(ask, shard, feed.publisher)
+        if requester is None:
+            self._loop.call_soon(answered, None)
+            return
+        self._intake.counters.asks_total[ask.kind] += 1
+        requester.ask(_request(ask), answered, _ASK_TIMEOUT_S)
+
+    def _requester(self, ask: Ask, shard: int, publisher: int) -> Requester | None:
+        normalizer = self._links.normalizer(shard, publisher)
+        if ask.kind != "snapshot":
+            return normalizer
+        snapshotter = self._links.snapshotter(shard)
+        first, second = (snapshotter, normalizer) if ask.attempt % 2 else (normalizer, snapshotter)
+        return first or second
+
+    def _pull(self) -> None:
+        self._pull_due = False
+        if self._transport is not None:
+            self._hub.pull(self._context.clock())
+            self._settle()
+
+    # Timers -----------------------------------------------------------------------------------------------------
+
+    def _beat(self) -> None:
+        self._timers["beat"] = self._loop.call_later(_BEAT_S, self._beat)
+        now = self._context.clock()
+        # Who was held up itself must read its socket first, before it calls others silent.
+        late = now - self._beat_at > _LATE_NS
+        self._beat_at = now
+        self._intake.tick(now, beacons_count=not late)
+        self._rate.observe(self._hub.deliveries, now)
+        self._leave_unlisted(now)
+        self._note_attachment(now)
+        self._settle()
+
+    def _heartbeat(self) -> None:
+        interval = self._section.heartbeat_interval_s / _HEARTBEAT_TICKS
+        self._timers["heartbeat"] = self._loop.call_later(interval, self._heartbeat)
+        self._hub.heartbeat(answers.heartbeat(self._context.clock()))
+
+    def _leave_unlisted(self, now: int) -> None:
+        for record in self._links.leave_unlisted(partial(self._is_heard, now)):
+            self._log.info("no longer following", peer=record.instance)
+
+    def _is_heard(self, now: int, record: ServiceRecord) -> bool:
+        if record.role is not Role.NORMALIZER or record.shard is None:
+            return False
+        feed = self._intake.feeds[record.shard]
+        return feed.publisher == stable_id(record.instance) and not feed.silent(now)
+
+    # What is said -----------------------------------------------------------------------------------------------
+
+    def _silence(self, shard: int, feed: Feed, now: int) -> str:
+        names = ", ".join(self._links.names(Role.NORMALIZER, shard))
+        if not names:
+            return f"no normalizer of shard {shard} is known"
+        if feed.heard_at is None:
+            return f"no beacon from {names} yet"
+        return f"no beacon from {names} for {(now - feed.heard_at) / 1e9:.1f} s"
+
+    def _note_attachment(self, now: int) -> None:
+        for shard in self._shards_with_products:
+            feed = self._intake.feeds[shard]
+            attached = not self._board.shard_down(shard)
+            if attached == self._attached.get(shard, False):
+                continue
+            self._attached[shard] = attached
+            if attached:
+                self._log.info("beacons come", shard=shard, term=feed.term)
+            else:
+                self._log.warning("beacons have stopped", reason=self._silence(shard, feed, now))
+
+    def _report(self) -> None:
+        events = self._intake.take_events()
+        if not events:
+            return
+        found: list[GapFound] = []
+        healed: list[GapHealed] = []
+        for event in events:
+            match event:
+                case GapFound():
+                    found.append(event)
+                case GapHealed():
+                    healed.append(event)
+                case TermRaised():
+                    self._log.info("new publisher", shard=event.shard, term=event.term, before=event.before)
+                case Voided():
+                    self._log.warning("stream taken anew, its publisher had been replaced", stream=_name(event.stream))
+                case BadInput():
+                    held_back = self._repeats.admit(event.what, self._context.clock())
+                    if held_back is not None:
+                        self._log.warning(f"unreadable {event.what}", error=event.why, held_back=held_back)
+        # A lost frame is one line; the loss of a connection, which opens a gap in every stream, is one too.
+        if found:
+            names = [f"{_name(gap.stream)} after {gap.last}" for gap in found[:_NAMED_STREAMS]]
+            self._log.warning("gap opened", streams=len(found), first=names)
+        if healed:
+            names = [f"{_name(gap.stream)} by {gap.rung}" for gap in healed[:_NAMED_STREAMS]]
+            longest = max(gap.open_ms for gap in healed)
+            self._log.info("gap closed", streams=len(healed), first=names, longest_ms=round(longest, 1))
+
+
+class _Rate:
+    """A counter's growth per second, over windows of about a second."""
+
+    def __init__(self) -> None:
+        self.per_s = 0.0
+        self._count = 0
+        self._at = 0
+
+    def observe(self, count: int, now: int) -> None:
+        elapsed = now - self._at
+        if elapsed >= _RATE_WINDOW_NS:
+            self.per_s = (count - self._count) / elapsed * 1e9 if self._at else 0.0
+            self._count, self._at = count, now
+
+
+def _limits(config: Config) -> HubLimits:
+    section = config.gateway
+    return HubLimits(
+        ring_bytes=section.ring_bytes,
+        ring_age_ns=round(section.ring_age_s * 1e9),
+        outbox_bytes=section.outbox_bytes,
+        # As long as the library waits for a pong, which could not be sent through a socket that takes nothing.
+        stall_ns=round(2 * section.ping_interval_s * 1e9),
+        heartbeat_ticks=_HEARTBEAT_TICKS,
+        joins=JoinLimits(tail_bytes=section.join_tail_bytes, wait_ns=round(section.resume_wait_s * 1e9)),
+    )
+
+
+def _request(ask: Ask) -> bytes:
+    product, channel = ask.key
+    if ask.kind == "snapshot" or ask.after is None:
+        return encode(SnapshotRequest(product, channel))
+    return encode(RetransmitRequest(product, channel, *ask.after))
+
+
+def _name(key: StreamKey) -> str:
+    return f"{key.product}.{key.channel}"

@@ -1,0 +1,107 @@
+"""What a gateway says of itself: the source of its metrics, of `lfmesh top` and of tests."""
+
+from collections import Counter
+from dataclasses import dataclass, field
+from typing import Annotated
+
+import msgspec
+from msgspec import Meta
+
+
+def _by(label: str) -> dict[str, object]:
+    return {"label": label}
+
+
+class GatewayStatistics(msgspec.Struct, frozen=True):
+    """One gateway's figures; totals count since the process started."""
+
+    clients: Annotated[int, Meta(description="Connected clients")]
+    subscriptions: Annotated[int, Meta(description="Streams that clients follow, summed over all of them")]
+    joining: Annotated[int, Meta(description="Subscriptions on their way to live")]
+    groups: Annotated[int, Meta(description="Different sets of streams that clients follow")]
+    streams: Annotated[dict[str, int], Meta(description="Streams by state", extra_json_schema=_by("state"))]
+
+    connections_total: Annotated[int, Meta(description="WebSocket connections opened")]
+    refused_total: Annotated[
+        dict[str, int], Meta(description="WebSocket connections refused", extra_json_schema=_by("reason"))
+    ]
+    closes_total: Annotated[
+        dict[str, int], Meta(description="WebSocket connections ended, by close code", extra_json_schema=_by("code"))
+    ]
+    slow_closed_total: Annotated[
+        dict[str, int], Meta(description="Clients closed because they were too slow", extra_json_schema=_by("reason"))
+    ]
+    requests_total: Annotated[
+        dict[str, int], Meta(description="Requests of clients that were taken", extra_json_schema=_by("op"))
+    ]
+    errors_total: Annotated[
+        dict[str, int], Meta(description="Error messages sent to clients", extra_json_schema=_by("code"))
+    ]
+    rate_limited_total: Annotated[int, Meta(description="Requests refused by the rate limit")]
+
+    deliveries_total: Annotated[int, Meta(description="Published messages sent, counted once for each client")]
+    deliveries_per_s: Annotated[float, Meta(description="Deliveries within the last second or so")]
+    delivered_bytes_total: Annotated[int, Meta(description="Bytes of market data sent to clients")]
+    control_messages_total: Annotated[int, Meta(description="Other messages sent to clients")]
+    heartbeats_total: Annotated[int, Meta(description="Heartbeats sent to clients")]
+    outbox_bytes: Annotated[int, Meta(description="Bytes that wait for clients, beside their sockets' buffers")]
+    joins_total: Annotated[int, Meta(description="Subscriptions begun")]
+    resumes_total: Annotated[
+        dict[str, int],
+        Meta(description="Resumed subscriptions, by what served them", extra_json_schema=_by("rung")),
+    ]
+    snapshots_asked_total: Annotated[int, Meta(description="States asked for on behalf of joining clients")]
+
+    frames_received_total: Annotated[int, Meta(description="Frames of market data taken from normalizers")]
+    messages_received_total: Annotated[int, Meta(description="Messages in them")]
+    beacons_received_total: Annotated[int, Meta(description="Beacons taken from normalizers")]
+    bad_frames_total: Annotated[int, Meta(description="Frames and answers that could not be read")]
+    messages_dropped_total: Annotated[
+        dict[str, int], Meta(description="Messages not passed on, by why", extra_json_schema=_by("why"))
+    ]
+    gaps_total: Annotated[int, Meta(description="Gaps found in what normalizers published")]
+    recoveries_total: Annotated[
+        dict[str, int], Meta(description="Gaps healed, by what healed them", extra_json_schema=_by("rung"))
+    ]
+    streams_gapped: Annotated[int, Meta(description="Streams that are known to miss something")]
+    voided_total: Annotated[int, Meta(description="Streams taken anew because their publisher had been replaced")]
+    asks_total: Annotated[
+        dict[str, int], Meta(description="Requests sent to normalizers and snapshotters", extra_json_schema=_by("kind"))
+    ]
+    ask_timeouts_total: Annotated[int, Meta(description="Of these, without an answer")]
+    asks_waiting: Annotated[int, Meta(description="Requests that wait for their turn")]
+    shards_attached: Annotated[int, Meta(description="Shards whose normalizer is heard")]
+
+    ring_entries: Annotated[int, Meta(description="Units kept for joins and from_seq")]
+    ring_bytes: Annotated[int, Meta(description="Their size")]
+    ring_evicted_total: Annotated[int, Meta(description="Units that had to go")]
+    lag_ms: Annotated[float | None, Meta(description="From publication to here, newest message")]
+
+
+@dataclass(slots=True)
+class Counters:
+    """What the input side counts."""
+
+    frames_total: int = 0
+    messages_total: int = 0
+    beacons_total: int = 0
+    bad_frames_total: int = 0
+    gaps_total: int = 0
+    voided_total: int = 0
+    ask_timeouts_total: int = 0
+    lag_ms: float | None = None
+    messages_dropped_total: Counter[str] = field(default_factory=Counter)
+    recoveries_total: Counter[str] = field(default_factory=Counter)
+    asks_total: Counter[str] = field(default_factory=Counter)
+
+
+@dataclass(slots=True)
+class ClientCounters:
+    """What the clients' side counts, beside the hub."""
+
+    connections_total: int = 0
+    rate_limited_total: int = 0
+    refused_total: Counter[str] = field(default_factory=Counter)
+    closes_total: Counter[str] = field(default_factory=Counter)
+    requests_total: Counter[str] = field(default_factory=Counter)
+    errors_total: Counter[str] = field(default_factory=Counter)

@@ -1,0 +1,1 @@
+"""A WebSocket client that checks what it is sent: `python -m loadgen.client`."""
