@@ -227,16 +227,16 @@ class Hub:
             self._outbox_bytes -= size
             client.sink.write(b"".join(pieces))
         if not client.paused:
-            self._joins.resume_pulls(client)
+            self._joins.pulls.wake(client)
 
     @property
     def ready(self) -> bool:
         """True if `pull` has something to do."""
-        return self._joins.ready
+        return self._joins.pulls.ready
 
     def pull(self, now: int) -> bool:
         """Serve some of those who are joining; call it once a turn of the loop while it returns True."""
-        return self._joins.pull(now)
+        return self._joins.pulls.pull(now)
 
     # Answers and time -------------------------------------------------------------------------------------------
 
@@ -296,7 +296,7 @@ class Hub:
             streams=len(self._streams),
             outbox_bytes=self._outbox_bytes,
             deliveries=self._fanout.deliveries,
-            delivered_bytes=self._fanout.bytes + self._joins.counters.bytes,
+            delivered_bytes=self._fanout.bytes + self._joins.pulls.bytes,
             ring=self._ring.statistics(),
         )
 

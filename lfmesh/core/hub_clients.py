@@ -53,9 +53,10 @@ class Join:
     holding: Holding | None = None
     target: Position | None = None
     deadline: int = 0
-    rounds: int = 0
     queue: deque[bytes] = field(default_factory=deque)
     cursor: Position | None = None
+    owed: int = 0
+    """Bytes in its queue that only it (and who asked with it) keeps alive: answers to a WantOlder."""
     pulling: bool = False
     """True while it stands in the client's `pulls`."""
 
@@ -75,6 +76,8 @@ class Client:
     paused: bool = False
     paused_at: int = 0
     closed: bool = False
+    owed: int = 0
+    """Of all its joins."""
     quiet: int = 0
     """Heartbeat ticks since something was sent."""
 

@@ -4,34 +4,26 @@
     from_seq ───► (ahead of us: awaited) ──► own ring ──► publisher's ring ──► its frames ┼─► queue ──► live
                                                  └── none has it: a snapshot (resume_failed)
 
-A queue is references to shared frames, and is pulled as the socket drains (`pull`, once a turn of the loop). When it is
-empty the ring gives what was published meanwhile, and when there is nothing more, the client is live. So what a slow
-client waits for costs nothing but its place in the ring; if the ring has lost that, it gets a snapshot.
+Queues are pulled as the sockets drain (hub_pulls), so what a slow client waits for costs nothing but its place in the
+ring; if the ring has lost that, it gets a snapshot.
 
 However many clients wait for a stream's snapshot, it is asked for once (`WantSnapshot`), and kept for those who come
 later while what was published after it is short.
 """
 
-from collections import OrderedDict, deque
-from collections.abc import Sequence
+from collections import OrderedDict
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 from typing import NamedTuple
 
 from lfmesh.core import hub_history
 from lfmesh.core.hub_clients import Awaited, Client, Join
 from lfmesh.core.hub_history import Ring, Run, Unit
-from lfmesh.core.hub_snapshots import Cached, Holding, State
+from lfmesh.core.hub_pulls import PULL_BYTES, Pulls
+from lfmesh.core.hub_snapshots import SOMETHING, Cached, Holding, State
 from lfmesh.core.hub_streams import Fanout, Stream
 from lfmesh.types import Position, StreamKey
 
-PULL_BYTES = 256 * 1024
-"""A client is given about this much of its queues in one turn: one part of a big snapshot."""
-PULL_CLIENTS = 128
-"""So many clients are served in one turn; the others in the next ones, with live messages in between."""
-_SOMETHING = Holding(Position(0, 0))
-"""What a client holds to which something was sent, while it is not worth knowing what exactly."""
-_SLICE_BYTES = 64 * 1024
-_MAX_ROUNDS = 8
 _AHEAD_NS = 2_000_000_000
 _RETRY_NS = 50_000_000
 _RETRY_MAX_NS = 5_000_000_000
@@ -80,12 +72,14 @@ Want = WantSnapshot | WantOlder
 class JoinLimits(NamedTuple):
     """`tail_bytes`: longest tail of a kept snapshot. `cache_bytes`: all kept snapshots together.
 
-    `wait_ns`: how long a position ahead of ours is awaited.
+    `wait_ns`: how long a position ahead of ours is awaited. `owed_bytes`: what one client may be given from before our
+    ring, at a time.
     """
 
     tail_bytes: int = 256 * 1024
     cache_bytes: int = 64 * 1024 * 1024
     wait_ns: int = 2_000_000_000
+    owed_bytes: int = 16 * 1024 * 1024
 
 
 @dataclass(slots=True)
@@ -94,7 +88,6 @@ class JoinCounters:
 
     joins: int = 0
     snapshots_asked: int = 0
-    bytes: int = 0
     resumes: dict[str, int] = field(default_factory=lambda: dict.fromkeys(("ring", "retransmission", "snapshot"), 0))
 
 
@@ -107,14 +100,9 @@ class Joins:
         self._fanout = fanout
         self._ring = ring
         self._limits = limits
-        self._ready: dict[Client, None] = {}
+        self.pulls = Pulls(fanout, self._tail, self._too_slow)
         self._cached: OrderedDict[Stream, Cached] = OrderedDict()
         self._cached_bytes = 0
-
-    @property
-    def ready(self) -> bool:
-        """True if `pull` has something to do."""
-        return bool(self._ready)
 
     # Begin and end ----------------------------------------------------------------------------------------------
 
@@ -146,14 +134,14 @@ class Joins:
         join = client.joins.pop(stream, None)
         if join is not None:
             self._set(join, None)
+            _clear(join)
             del stream.joins[client]
 
     def forget(self, client: Client) -> None:
         """The client is gone."""
         for stream in tuple(client.joins):
             self.drop(client, stream)
-        client.pulls.clear()
-        self._ready.pop(client, None)
+        self.pulls.forget(client)
         self._fanout.remove(client)
 
     def detach(self, stream: Stream, frames: Sequence[bytes], position: Position) -> None:
@@ -161,7 +149,7 @@ class Joins:
         for client in self._fanout.members(stream):
             self._fanout.leave(client, (stream,))
             join = self._join(client, stream)
-            join.holding = _SOMETHING
+            join.holding = SOMETHING
             self._send(join, frames, position)
 
     def restart(self, stream: Stream, holding: Holding, now: int) -> None:
@@ -173,7 +161,7 @@ class Joins:
             self._want(join, now)
         for join in stream.joins.values():
             if join.waits is None:  # how much of its queue was sent is not known
-                self._begin_anew(join, _SOMETHING, now)
+                self._begin_anew(join, SOMETHING, now)
 
     # What comes in ----------------------------------------------------------------------------------------------
 
@@ -225,17 +213,13 @@ class Joins:
         at = stream.position
         for join in self._end_older(stream):
             assert join.target is not None
-            run = link_to(units, join.target, at)
-            if run is None:
+            run = hub_history.link(units, join.target, until=at)
+            if run is None or not self._owe(join, run):
                 self._fail(join, now)
-                continue
-            join.queue.extend(run.frames)
-            join.target = run.end
-            join.rounds += 1
-            if run.end == at or self._tail(stream, run.end) is not None:
+            elif run.end == at or self._tail(stream, run.end) is not None:
                 self.counters.resumes["retransmission"] += 1
                 self._send(join, join.queue, run.end)
-            elif not more or not run.frames or join.rounds == _MAX_ROUNDS:
+            elif not more or not run.frames:
                 self._fail(join, now)
         self._ask_older(stream)
 
@@ -267,80 +251,6 @@ class Joins:
             stream.cached = None
             self._cached_bytes -= self._cached.pop(stream).size
 
-    # What goes out ----------------------------------------------------------------------------------------------
-
-    def resume_pulls(self, client: Client) -> None:
-        """The client's socket takes bytes again, and nothing else waits for it."""
-        if client.pulls:
-            self._ready[client] = None
-
-    def pull(self, now: int) -> bool:
-        """Give the next of the clients that are joining a piece of their queues; True if there is more to do."""
-        self._fanout.flush()
-        for client in list(self._ready)[:PULL_CLIENTS]:
-            del self._ready[client]
-            if not client.paused and not client.pending:
-                self._pull(client, now)
-            if client.pulls and not client.paused and not client.pending:
-                self._ready[client] = None
-        return bool(self._ready)
-
-    def _pull(self, client: Client, now: int) -> None:
-        pieces: list[bytes] = []
-        done: list[Join] = []
-        room = PULL_BYTES
-        pulls = client.pulls
-        while pulls and room > 0:
-            join = pulls[0]
-            if join.waits is not None or client.joins.get(join.stream) is not join:
-                pulls.popleft()
-                join.pulling = False
-                continue
-            taken = self._slice(join, room, pieces)
-            if join.queue and not taken:
-                break  # a part that does not fit into this turn
-            room -= taken
-            if join.queue or self._refill(join):
-                pulls.rotate(-1)
-                continue
-            pulls.popleft()
-            join.pulling = False
-            done.append(join)
-        if pieces:
-            client.quiet = 0
-            client.sink.write(b"".join(pieces))
-            self.counters.bytes += PULL_BYTES - room
-        for join in done:
-            if join.cursor == join.stream.position:
-                del client.joins[join.stream]
-                del join.stream.joins[client]
-                self._fanout.enter(client, join.stream)
-            else:  # it was too slow: the ring has lost what it needed next
-                self._begin_anew(join, Holding(join.cursor) if join.cursor else _SOMETHING, now)
-
-    @staticmethod
-    def _slice(join: Join, room: int, pieces: list[bytes]) -> int:
-        """Take from a queue what fits, and from each no more than its share; a first piece always fits."""
-        taken = 0
-        queue = join.queue
-        if queue and join.holding is None:
-            join.holding = _SOMETHING
-        while queue and taken < _SLICE_BYTES and (not pieces or len(queue[0]) <= room - taken):
-            piece = queue.popleft()
-            pieces.append(piece)
-            taken += len(piece)
-        return taken
-
-    def _refill(self, join: Join) -> bool:
-        """Queue what was published meanwhile; False if there is nothing more, or the ring has lost it."""
-        assert join.cursor is not None
-        run = self._tail(join.stream, join.cursor)
-        if run is None or not run.frames:
-            return False
-        join.queue.extend(run.frames)
-        join.cursor = run.end
-        return True
-
     # Inside -----------------------------------------------------------------------------------------------------
 
     def _join(self, client: Client, stream: Stream, target: Position | None = None) -> Join:
@@ -371,6 +281,18 @@ class Joins:
             self._set(join, "retransmission")
             self._ask_older(stream)
 
+    def _owe(self, join: Join, run: Run) -> bool:
+        """Queue an answer's frames; False if the client would have more of such than is good."""
+        size = sum(map(len, run.frames))
+        join.queue.extend(run.frames)
+        join.target = run.end
+        join.owed += size
+        join.client.owed += size
+        return join.client.owed <= self._limits.owed_bytes
+
+    def _too_slow(self, join: Join, now: int) -> None:
+        self._begin_anew(join, Holding(join.cursor) if join.cursor else SOMETHING, now)
+
     def _fail(self, join: Join, now: int) -> None:
         self.counters.resumes["snapshot"] += 1
         self._want(join, now)
@@ -385,7 +307,7 @@ class Joins:
 
     def _want(self, join: Join, now: int) -> None:
         self._set(join, "snapshot")
-        join.queue.clear()
+        _clear(join)
         if join.stream.cached is not None:
             self._cached.move_to_end(join.stream)
             self._serve(join, join.stream.cached)
@@ -411,16 +333,9 @@ class Joins:
         frames = cached.frames(join.reason, join.holding)
         self._send(join, (*frames, tail) if tail else frames, at)
 
-    def _send(self, join: Join, frames: Sequence[bytes] | deque[bytes], cursor: Position) -> None:
+    def _send(self, join: Join, frames: Iterable[bytes], cursor: Position) -> None:
         self._set(join, None)
-        join.queue = deque(frames)
-        join.cursor = cursor
-        client = join.client
-        if not join.pulling:
-            join.pulling = True
-            client.pulls.append(join)
-        if not client.paused and not client.pending:
-            self._ready[client] = None
+        self.pulls.add(join, frames, cursor)
 
     def _tail(self, stream: Stream, position: Position) -> Run | None:
         if position == stream.position:
@@ -456,6 +371,7 @@ class Joins:
         ]
 
 
-def link_to(units: Sequence[Unit], target: Position, at: Position | None) -> Run | None:
-    """What of a publisher's answer comes after `target`, as far as we are ourselves; None if it leaves a hole."""
-    return hub_history.link(units, target, until=at)
+def _clear(join: Join) -> None:
+    join.queue.clear()
+    join.client.owed -= join.owed
+    join.owed = 0

@@ -35,6 +35,10 @@ class Holding(NamedTuple):
     trade_id: int | None = None
 
 
+SOMETHING = Holding(Position(0, 0))
+"""What a client holds to which something was sent, where it is not worth knowing what exactly."""
+
+
 def last_trade_id(text: bytes) -> int | None:
     """The last trade's id in a message or state of the trades channel."""
     at = text.rfind(_TRADE_ID)

@@ -9,7 +9,8 @@ from lfmesh.core import encode
 from lfmesh.core.hub import Hub, HubLimits
 from lfmesh.core.hub_clients import Client
 from lfmesh.core.hub_frames import text_frames
-from lfmesh.core.hub_joins import PULL_CLIENTS, After, AfterSeq, Fresh, JoinLimits, Next, WantOlder, WantSnapshot
+from lfmesh.core.hub_joins import After, AfterSeq, Fresh, JoinLimits, Next, WantOlder, WantSnapshot
+from lfmesh.core.hub_pulls import PULL_CLIENTS
 from lfmesh.core.hub_snapshots import State
 from lfmesh.types import Channel, Position, StreamKey
 from tests.core.hub_world import TERM, Publisher, split
@@ -46,8 +47,11 @@ class Sink:
 class Desk:
     """A hub with publishers, fed at once with what they publish."""
 
-    def __init__(self, ring: int = 1_000_000, tail: int = 100_000, outbox: int = 1_000_000) -> None:
-        self.hub = Hub(HubLimits(ring, 0, outbox, stall_ns=5 * SECOND, joins=JoinLimits(tail, 1_000_000, 2 * SECOND)))
+    def __init__(
+        self, ring: int = 1_000_000, tail: int = 100_000, outbox: int = 1_000_000, owed: int = 1_000_000
+    ) -> None:
+        joins = JoinLimits(tail, 1_000_000, 2 * SECOND, owed)
+        self.hub = Hub(HubLimits(ring, 0, outbox, stall_ns=5 * SECOND, joins=joins))
         self.publishers: dict[StreamKey, Publisher] = {}
         self.now = SECOND
 
@@ -450,6 +454,49 @@ def test_the_publisher_may_be_ahead_of_us() -> None:
     desk.hub.flush()
     desk.pull()
     assert sink.take() == [*frames[3:], *ahead.unit.frames]
+
+
+def test_what_a_client_is_given_from_before_our_ring_is_bounded() -> None:
+    desk = Desk(ring=2_500, owed=500)
+    forgetful(desk)
+    client, sink = resumed(desk, Position(E, 1))
+    desk.hub.take_wants()
+    units = [published.unit for published in desk.publishers[TICKER].units]
+    desk.hub.older(TICKER, units[2:5], True, desk.now)
+    assert desk.hub.take_wants() == [WantSnapshot(TICKER, 1)]
+    assert client.owed == 0
+    desk.hub.snapshot(TICKER, desk.state(TICKER), desk.now)
+    desk.pull()
+    assert positions(sink.take()) == [("snapshot", E, 10)]
+
+
+def test_what_is_owed_is_settled_by_sending_or_by_leaving() -> None:
+    desk = Desk(ring=2_500)
+    frames = forgetful(desk)
+    client, sink = resumed(desk, Position(E, 1))
+    other, _ = resumed(desk, Position(E, 1))
+    desk.hub.take_wants()
+    desk.hub.older(TICKER, [published.unit for published in desk.publishers[TICKER].units], False, desk.now)
+    assert client.owed == other.owed > 0
+    desk.hub.unsubscribe(other, TICKER)
+    desk.pull()
+    assert (client.owed, other.owed) == (0, 0)
+    assert sink.take() == frames[1:]
+
+
+def test_a_client_that_does_not_read_can_t_pile_up_joins() -> None:
+    desk = Desk()
+    desk.open(TICKER)
+    desk.join(TICKER)
+    client, sink = desk.client()
+    desk.hub.paused(client, desk.now)
+    for _ in range(1_000):
+        desk.hub.subscribe(client, TICKER, Fresh(), desk.now)
+    assert len(client.pulls) < 100
+    desk.hub.drained(client)
+    desk.pull()
+    assert positions(sink.take()) == [("snapshot", E, 0)]
+    assert not client.pulls
 
 
 def test_what_nobody_has_is_replaced_by_a_snapshot() -> None:

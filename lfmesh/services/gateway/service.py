@@ -373,7 +373,11 @@ def _limits(config: Config) -> HubLimits:
         # As long as the library waits for a pong, which could not be sent through a socket that takes nothing.
         stall_ns=round(2 * section.ping_interval_s * 1e9),
         heartbeat_ticks=_HEARTBEAT_TICKS,
-        joins=JoinLimits(tail_bytes=section.join_tail_bytes, wait_ns=round(section.resume_wait_s * 1e9)),
+        joins=JoinLimits(
+            tail_bytes=section.join_tail_bytes,
+            wait_ns=round(section.resume_wait_s * 1e9),
+            owed_bytes=section.outbox_bytes,
+        ),
     )
 
 

@@ -1,0 +1,138 @@
+"""Queues of joining clients, given out as their sockets take them: a piece a client and turn of the loop.
+
+So a big snapshot comes a part at a time with other streams' messages in between, and a thousand clients that join at
+once are served in turns between which live messages go out. A queue is references to shared frames. When it is empty,
+the ring gives what was published meanwhile; when there is nothing more, the client is live on the stream.
+"""
+
+from collections import deque
+from collections.abc import Callable, Iterable
+
+from lfmesh.core.hub_clients import Client, Join
+from lfmesh.core.hub_history import Run
+from lfmesh.core.hub_snapshots import SOMETHING
+from lfmesh.core.hub_streams import Fanout, Stream
+from lfmesh.types import Position
+
+PULL_BYTES = 256 * 1024
+"""A client is given about this much in one turn: one part of a big snapshot."""
+PULL_CLIENTS = 128
+"""So many clients are served in one turn, the others in the next ones."""
+_SLICE_BYTES = 64 * 1024
+_SPARE_PULLS = 64
+
+
+class Pulls:
+    """See the module's docstring.
+
+    `tail` gives what came after a position of a stream, a piece at a time (None: the ring has lost it); `lost` is
+    called with a join that was too slow for the ring.
+    """
+
+    def __init__(
+        self,
+        fanout: Fanout,
+        tail: Callable[[Stream, Position], Run | None],
+        lost: Callable[[Join, int], None],
+    ) -> None:
+        self.bytes = 0
+        self._fanout = fanout
+        self._tail = tail
+        self._lost = lost
+        self._ready: dict[Client, None] = {}
+
+    @property
+    def ready(self) -> bool:
+        """True if `pull` has something to do."""
+        return bool(self._ready)
+
+    def add(self, join: Join, frames: Iterable[bytes], cursor: Position) -> None:
+        """The client gets these, then what came after `cursor`."""
+        join.queue = deque(frames)
+        join.cursor = cursor
+        client = join.client
+        if not join.pulling:
+            join.pulling = True
+            if len(client.pulls) > 2 * len(client.joins) + _SPARE_PULLS:
+                client.pulls = deque(one for one in client.pulls if _is_under_way(one))
+            client.pulls.append(join)
+        self.wake(client)
+
+    def wake(self, client: Client) -> None:
+        """The client may have something to get, and its socket may take it."""
+        if client.pulls and not client.paused and not client.pending:
+            self._ready[client] = None
+
+    def forget(self, client: Client) -> None:
+        """The client is gone."""
+        client.pulls.clear()
+        self._ready.pop(client, None)
+
+    def pull(self, now: int) -> bool:
+        """Give the next clients a piece; True if there is more to do."""
+        self._fanout.flush()
+        for client in list(self._ready)[:PULL_CLIENTS]:
+            del self._ready[client]
+            if not client.paused and not client.pending:
+                self._serve(client, now)
+                self.wake(client)
+        return bool(self._ready)
+
+    def _serve(self, client: Client, now: int) -> None:
+        pieces: list[bytes] = []
+        room = PULL_BYTES
+        done: list[Join] = []
+        pulls = client.pulls
+        while pulls and room > 0:
+            join = pulls[0]
+            if _is_under_way(join):
+                taken = _slice(join, room, pieces)
+                room -= taken
+                if join.queue and not taken:
+                    break  # a part that does not fit into this turn
+                if join.queue or self._refill(join):
+                    pulls.rotate(-1)
+                    continue
+                done.append(join)
+            join.pulling = False
+            pulls.popleft()
+        if pieces:
+            client.quiet = 0
+            client.sink.write(b"".join(pieces))
+            self.bytes += PULL_BYTES - room
+        for join in done:
+            if join.cursor == join.stream.position:
+                del client.joins[join.stream], join.stream.joins[client]
+                self._fanout.enter(client, join.stream)
+            else:
+                self._lost(join, now)
+
+    def _refill(self, join: Join) -> bool:
+        """Queue what was published meanwhile; False if there is nothing more, or the ring has lost it."""
+        assert join.cursor is not None
+        run = self._tail(join.stream, join.cursor)
+        if run is None or not run.frames:
+            return False
+        join.queue.extend(run.frames)
+        join.cursor = run.end
+        return True
+
+
+def _is_under_way(join: Join) -> bool:
+    return join.waits is None and join.client.joins.get(join.stream) is join
+
+
+def _slice(join: Join, room: int, pieces: list[bytes]) -> int:
+    """Take from a queue what fits, and no more than its share of a turn; a first piece always fits."""
+    taken = 0
+    queue = join.queue
+    if queue and join.holding is None:
+        join.holding = SOMETHING
+    while queue and taken < _SLICE_BYTES and (not pieces or len(queue[0]) <= room - taken):
+        piece = queue.popleft()
+        pieces.append(piece)
+        taken += len(piece)
+    owed = min(join.owed, taken)
+    join.owed -= owed
+    join.client.owed -= owed
+    return taken
