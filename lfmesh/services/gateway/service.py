@@ -27,8 +27,8 @@ from lfmesh.services.gateway import answers, pages
 from lfmesh.services.gateway.asks import Ask
 from lfmesh.services.gateway.frontdoor import FrontDoor
 from lfmesh.services.gateway.intake import BadInput, GapFound, GapHealed, Intake, TermRaised, Voided
-from lfmesh.services.gateway.links import Links
 from lfmesh.services.gateway.statistics import GatewayStatistics
+from lfmesh.services.links import Links
 from lfmesh.transport import Requester, Subscriber, Transport
 from lfmesh.types import CHANNELS, Role, StreamKey
 
@@ -84,7 +84,7 @@ class GatewayService:
             self._on_frames,
             hwm=self._section.subscribe_hwm_messages,
         )
-        self._links = Links(self._transport, self._subscriber, len(shards))
+        self._links = Links(self._transport, self._subscriber, (Role.NORMALIZER, Role.SNAPSHOTTER), shards)
         self._front = FrontDoor(self._section, self._context, self._hub, self._board, self.products, self._settle)
         metrics = MetricsText(self, self._context.vitals)
         try:

@@ -16,13 +16,13 @@ from lfmesh.config import Config, endpoint
 from lfmesh.core import topics
 from lfmesh.core.recovery import Wanted
 from lfmesh.core.repeat import Repeats
-from lfmesh.core.sharding import products_of
+from lfmesh.core.sharding import products_of, stable_id
 from lfmesh.messages import RetransmitRequest, ServiceRecord, SnapshotRequest, encode
 from lfmesh.ports import Context, Figures, StateStore, StoredState
+from lfmesh.services.links import Links
 from lfmesh.services.snapshotter.answers import Answers
 from lfmesh.services.snapshotter.intake import Asked, BadInput, GapFound, GapHealed, Intake, StateDiscarded, TermRaised
 from lfmesh.services.snapshotter.keeper import StateKeeper
-from lfmesh.services.snapshotter.links import NormalizerLinks
 from lfmesh.services.snapshotter.statistics import SnapshotterStatistics
 from lfmesh.store.embedded import SqliteStateStore, state_path
 from lfmesh.transport import Responder, Server, Subscriber, Transport
@@ -76,7 +76,7 @@ class SnapshotterService:
             self._on_frames,
             hwm=section.subscribe_hwm_messages,
         )
-        self._links = NormalizerLinks(self._transport, self._subscriber, shard)
+        self._links = Links(self._transport, self._subscriber, (Role.NORMALIZER,), (shard,))
         self._server = Server(
             self._transport,
             endpoint(section.bind_requests, shard=shard, instance=self.instance),
@@ -170,7 +170,7 @@ class SnapshotterService:
         if not wants.waiting:
             return
         term = self._intake.feed.term
-        requester = self._links.requester(self._intake.feed.publisher)
+        requester = self._links.normalizer(self._number, self._intake.feed.publisher)
         if requester is None:
             return
         for key, wanted in wants.take():
@@ -210,8 +210,9 @@ class SnapshotterService:
 
     def _leave_silent(self, now: int) -> None:
         feed = self._intake.feed
-        for name in self._links.leave_silent(feed.publisher, silent=feed.silent(now)):
-            self._log.info("no longer following", normalizer=name)
+        heard = None if feed.silent(now) else feed.publisher
+        for record in self._links.leave_unlisted(lambda record: stable_id(record.instance) == heard):
+            self._log.info("no longer following", normalizer=record.instance)
 
     # What is said -----------------------------------------------------------------------------------------------
 
@@ -227,7 +228,7 @@ class SnapshotterService:
 
     def _silence(self, now: int) -> str:
         feed = self._intake.feed
-        names = ", ".join(self._links.names)
+        names = ", ".join(self._links.names(Role.NORMALIZER, self._number))
         if not names:
             return f"no normalizer of shard {self._number} is known"
         if feed.stale_beacons and feed.heard_at is None:

@@ -1,11 +1,11 @@
-"""Who publishes and who holds state, and the sockets towards them.
+"""A consumer's links into the mesh: who publishes and who holds state, and the sockets towards them.
 
-One SUB is connected to every normalizer (of all shards, active and standby: terms tell whose word counts), and one
-DEALER to each normalizer and snapshotter for requests. A normalizer that is listed no more is kept as long as its
-beacons come.
+Snapshotter and gateway use it alike. One SUB is connected to every normalizer (active and standby: terms tell whose
+word counts), and one DEALER to each normalizer and snapshotter for requests. A normalizer that is listed no more is
+kept as long as its beacons come.
 """
 
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Collection, Iterable, Iterator
 from dataclasses import dataclass
 
 from lfmesh.core.sharding import stable_id
@@ -25,11 +25,14 @@ class _Link:
 
 
 class Links:
-    """The gateway's links; `subscriber` is connected and disconnected here."""
+    """The links to services of these roles and shards; `subscriber` is connected and disconnected here."""
 
-    def __init__(self, transport: Transport, subscriber: Subscriber, shards: int) -> None:
+    def __init__(
+        self, transport: Transport, subscriber: Subscriber, roles: Collection[Role], shards: Collection[int]
+    ) -> None:
         self._transport = transport
         self._subscriber = subscriber
+        self._roles = roles
         self._shards = shards
         self._links: dict[tuple[Role, str], _Link] = {}
 
@@ -85,10 +88,9 @@ class Links:
         return (link for (kind, _), link in self._links.items() if kind is role and link.record.shard == shard)
 
     def _wanted(self, record: ServiceRecord) -> bool:
-        needed = _NEEDED.get(record.role)
-        if needed is None or record.shard is None or record.shard >= self._shards:
+        if record.role not in self._roles or record.shard not in self._shards:
             return False
-        return all(name in record.endpoints for name in needed)
+        return all(name in record.endpoints for name in _NEEDED[record.role])
 
     def _attach(self, record: ServiceRecord, known: _Link | None) -> None:
         requester = Requester(self._transport, record.endpoints["requests"])
