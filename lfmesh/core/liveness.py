@@ -66,6 +66,11 @@ class Liveness:
         """The book can't go on without a snapshot (empty: it has one)."""
         self._book_waits = why
 
+    def book_waits_no_longer(self, why: str) -> None:
+        """The book does not wait for this any more; for something else it may."""
+        if self._book_waits == why:
+            self._book_waits = ""
+
     @property
     def is_stale(self) -> bool:
         """True while the venue has said nothing for too long."""

@@ -112,6 +112,7 @@ CROSSED = "the book was crossed"
 NO_SNAPSHOT = "updates came without a snapshot"
 BAD_BOOK_FRAME = "a frame of the book could not be read"
 FRAMES_LOST = "frames were lost between ingestor and normalizer"
+CATCHING_UP = "what the venue said meanwhile is being read"
 
 
 class Product:
@@ -140,6 +141,7 @@ class Product:
         self._book = Book()
         self._book_held = False
         self._resync_wanted = False
+        self._held_back = False
 
         last = restored.last_trade
         self._unsure_trade_id = 0
@@ -213,6 +215,27 @@ class Product:
             case _:
                 assert_never(event)
 
+    def hold_back(self) -> None:
+        """What follows is history: trades are published, but book and ticker only from `go_on`, as they then are.
+
+        Without effect once a stream is open.
+        """
+        if not self.has_data:
+            self._held_back = True
+            self.liveness.book_waits(CATCHING_UP)
+
+    def go_on(self) -> None:
+        """The present is reached: book and ticker begin with what they are now."""
+        if not self._held_back:
+            return
+        self._held_back = False
+        if self._book_held:
+            self._open_book(0)
+        else:
+            self.liveness.book_waits_no_longer(CATCHING_UP)
+            self.tell()
+        self._tick(0, "unverified")
+
     def lose_book(self, why: str, *, resync: bool, detail: str = "") -> None:
         """The book can't be trusted from here on: hold it no longer. `resync`: its snapshot must be asked for."""
         if self._book_held or resync != self._resync_wanted:
@@ -242,7 +265,8 @@ class Product:
             return Outcome.CROSSED
         if changes:
             ts_event = update.ts_event
-            self._book_outlet.increment(ts_event, "unverified", encode.book_changes(changes))
+            if not self._held_back:
+                self._book_outlet.increment(ts_event, "unverified", encode.book_changes(changes))
             self._take_best(bid, ask, ts_event)
         return Outcome.ACCEPTED
 
@@ -254,13 +278,20 @@ class Product:
             self.lose_book(CROSSED, resync=True, detail=f"bid {bid}, ask {ask}")
             return Outcome.INCONSISTENT
         self._book_held, self._resync_wanted = True, False
+        if self._held_back:
+            self.liveness.book_waits(CATCHING_UP)
+        else:
+            self._open_book(snapshot.ts_event)
+        self._take_best(bid, ask, snapshot.ts_event)
+        return Outcome.ACCEPTED
+
+    def _open_book(self, ts_event: int) -> None:
+        book = self._book
         reason: SnapshotReason = "resync" if self._book_outlet.is_open else "epoch"
-        self._book_outlet.open(reason, self._book_parts(), snapshot.ts_event)
+        self._book_outlet.open(reason, self._book_parts(), ts_event)
         self._note(BookOpened(self.product, reason, len(book.bids) + len(book.asks)))
         self.liveness.book_waits("")
         self.tell()
-        self._take_best(bid, ask, snapshot.ts_event)
-        return Outcome.ACCEPTED
 
     def _book_parts(self) -> list[str]:
         return encode.book_state_parts(self._book.bids.sorted(), self._book.asks.sorted())
@@ -359,6 +390,8 @@ class Product:
 
         Where the venue gave no time (book snapshots, tickers of products not traded yet) the time of receipt stands in.
         """
+        if self._held_back:
+            return
         ts_event = ts_event or self._turn.ts_ingest
         if self._ticker.is_open:
             self._ticker.increment(ts_event, continuity, self._ticker_fields())

@@ -30,6 +30,9 @@ from lfmesh.venues.coinbase.parse import Ignored, VenueError, parse
 SAMPLE_CHARACTERS = 200
 """How much of a bad frame is shown in the log."""
 
+HISTORY_NS = 1_000_000_000
+"""Records that came from the venue longer ago than this are history to a normalizer that has just begun."""
+
 UNKNOWN_PRODUCT = "unknown_product"
 UNKNOWN_RECORD = "unknown_record"
 INCONSISTENT = str(Outcome.INCONSISTENT)
@@ -98,6 +101,7 @@ class Intake:
         self.bad: Counter[str] = Counter()
         self.ignored: Counter[str] = Counter()
         self._lag_ns: int | None = None
+        self._behind: dict[int, int] = {}
 
     @property
     def lag_ns(self) -> int | None:
@@ -106,8 +110,20 @@ class Intake:
 
     def take(self, ingestor: int, incarnation: int, first_number: int, records: Sequence[RawRecord]) -> None:
         """Records first_number, first_number + 1, … of an ingestor."""
+        self._turn.source(ingestor, incarnation)
+        if ingestor in self._behind:
+            history = self._history(ingestor, first_number, records)
+            self._take(first_number, records[:history])
+            first_number += history
+            records = records[history:]
+            if not records and first_number <= self._behind[ingestor]:
+                return
+            self._turn.record(first_number - 1, records[0].ts_ingest if records else self._turn.ts_ingest)
+            self._caught_up(ingestor)
+        self._take(first_number, records)
+
+    def _take(self, first_number: int, records: Sequence[RawRecord]) -> None:
         turn = self._turn
-        turn.source(ingestor, incarnation)
         take_frame = self._take_frame
         for number, (kind, ts_ingest, body) in enumerate(records, first_number):
             turn.record(number, ts_ingest)
@@ -153,6 +169,34 @@ class Intake:
             self._refuse(INCONSISTENT, "it contradicts what is known", body)
         else:
             self.dropped[outcome] += 1
+
+    # History ----------------------------------------------------------------------------------------------------
+
+    def behind(self, ingestor: int, until: int) -> None:
+        """Records of this ingestor up to this number are there already, and come first.
+
+        Where they are old, products that have not begun publish trades from them, but neither book nor ticker:
+        nobody is to take for the present what was minutes ago.
+        """
+        self._behind[ingestor] = until
+        for product in self._products.values():
+            if product.source is None:
+                product.hold_back()
+
+    def _history(self, ingestor: int, first_number: int, records: Sequence[RawRecord]) -> int:
+        """How many of these records are history."""
+        known = self._behind[ingestor] + 1 - first_number
+        now = self._turn.ts_publish
+        for index, record in enumerate(records[: max(0, known)]):
+            if now - record.ts_ingest <= HISTORY_NS:
+                return index
+        return min(len(records), max(0, known))
+
+    def _caught_up(self, ingestor: int) -> None:
+        del self._behind[ingestor]
+        for product in self._products.values():
+            if product.source in (None, ingestor):
+                product.go_on()
 
     # Links ------------------------------------------------------------------------------------------------------
 

@@ -91,7 +91,7 @@ class NormalizerService:
             shard,
             transport,
             self._context,
-            Events(intake.take, intake.lost, intake.replaced, intake.heard, self._begin, self._flush),
+            Events(intake.take, intake.lost, intake.replaced, intake.behind, intake.heard, self._begin, self._flush),
         )
         self._publisher = Publisher(
             transport,

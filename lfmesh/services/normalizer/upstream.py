@@ -58,6 +58,7 @@ class Upstream:
     silent: bool = False
     asking: bool = False
     asked_first: int = 0
+    met: bool = False
     fruitless: int = 0
     replayed: deque[bytes] = field(default_factory=deque)
 
@@ -75,13 +76,15 @@ class Events:
     """What the owner of the ingestors is told.
 
     `take`: records, in order. `lost`: some of this ingestor's can't be had any more. `replaced`: a new process of this
-    ingestor speaks. `heard`: it has fallen silent (True), or is heard again. `begin` and `flush` enclose what happens
+    ingestor speaks. `behind`: an ingestor was met that has so many records already. `heard`: it has fallen silent
+    (True), or is heard again. `begin` and `flush` enclose what happens
     beside the owner's own turns: answers of ingestors.
     """
 
     take: Take
     lost: Callable[[int], None]
     replaced: Callable[[int], None]
+    behind: Callable[[int, int], None]
     heard: Callable[[int, bool], None]
     begin: Callable[[], int]
     flush: Callable[[], None]
@@ -151,6 +154,10 @@ class Upstreams:
         upstream.heard = True
         upstream.oldest_number = header.oldest_number
         upstream.newest_number = max(upstream.newest_number, header.first_number + len(records) - 1)
+        if not upstream.met:
+            upstream.met = True
+            if header.first_number > 1:
+                self._events.behind(upstream.ingestor, upstream.newest_number)
         follower = upstream.follower
         if records:
             facts = follower.increments(header.incarnation, header.first_number, records, now)
