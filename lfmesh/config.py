@@ -6,7 +6,9 @@ file, default.
 replaced, a TCP port of 0 lets the system choose (the registry tells the others).
 """
 
+import os
 import tomllib
+from collections.abc import Iterable
 from ipaddress import ip_address
 from pathlib import Path
 from typing import Annotated, Any, Literal
@@ -56,6 +58,8 @@ class MeshSection(Section):
     products: Annotated[tuple[Product, ...], Field(min_length=1, max_length=2000), AfterValidator(_distinct)] = (
         "BTC-USD",
         "ETH-USD",
+        "SOL-USD",
+        "XRP-USD",
     )
     """Products to carry."""
     shards: Annotated[int, Field(ge=1, le=1024)] = 2
@@ -234,6 +238,8 @@ class GatewaySection(Section):
     """What may wait to be sent to one client; past it the client is closed with 4001."""
     join_tail_bytes: Annotated[int, Field(ge=0)] = 256 * 1024
     """A cached snapshot whose tail of increments is longer than this is asked for anew."""
+    join_snapshot_age_s: Annotated[float, Field(ge=0, le=600)] = 1.0
+    """A cached snapshot that is older than this is asked for anew; joins within it share one."""
     heartbeat_interval_s: Annotated[float, Field(gt=0, le=60)] = 1.0
     """A client that was sent nothing for this long gets a heartbeat."""
     resume_wait_s: Annotated[float, Field(ge=0, le=60)] = 2.0
@@ -315,6 +321,11 @@ class _Sources(BaseSettings, Config):
 
 def load(path: Path | None = None) -> Config:
     """Configuration from a TOML file (None: defaults) and the environment, or ConfigError with every fault named."""
+    unknown = _unknown_variables(os.environ)
+    if unknown:
+        raise ConfigError(
+            f"environment: {', '.join(unknown)}: no such section or key; see configs/local.toml for all keys"
+        )
     values: dict[str, Any] = {}
     if path is not None:
         try:
@@ -330,6 +341,19 @@ def load(path: Path | None = None) -> Config:
     except SettingsError as error:
         lists = """LFMESH_MESH__PRODUCTS='["BTC-USD"]'"""
         raise ConfigError(f"environment: {error}; lists are written as JSON, such as {lists}") from error
+
+
+def _unknown_variables(names: Iterable[str]) -> list[str]:
+    """Variables that have the form of a key, `LFMESH_SECTION__KEY`, and name none."""
+    unknown = []
+    for name in sorted(names):
+        section, joined, key = name.removeprefix("LFMESH_").lower().partition("__")
+        if name.startswith("LFMESH_") and joined:
+            field = Config.model_fields.get(section)
+            keys = getattr(field.annotation, "model_fields", {}) if field is not None else {}
+            if key.partition("__")[0] not in keys:
+                unknown.append(name)
+    return unknown
 
 
 def endpoint(template: str, *, shard: int | None = None, instance: str = "") -> str:

@@ -71,3 +71,10 @@ def test_endpoints_are_filled_in() -> None:
                                                 ("0.0.0.0", False), ("example", False)])  # fmt: skip
 def test_loopback(host: str, loopback: bool) -> None:
     assert is_loopback(host) is loopback
+
+
+@pytest.mark.parametrize("name", ["LFMESH_GATWAY__PORT", "LFMESH_GATEWAY__PROT"])
+def test_a_variable_that_names_no_key_is_named(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv(name, "1")
+    with pytest.raises(ConfigError, match=f"environment: {name}: no such section or key"):
+        load()

@@ -8,7 +8,7 @@ Queues are pulled as the sockets drain (hub_pulls), so what a slow client waits 
 ring; if the ring has lost that, it gets a snapshot.
 
 However many clients wait for a stream's snapshot, it is asked for once (`WantSnapshot`), and kept for those who come
-later while what was published after it is short.
+later while it is young and what was published after it is short. If no newer one is to be had, an old one serves.
 """
 
 from collections import OrderedDict
@@ -73,13 +73,14 @@ class JoinLimits(NamedTuple):
     """`tail_bytes`: longest tail of a kept snapshot. `cache_bytes`: all kept snapshots together.
 
     `wait_ns`: how long a position ahead of ours is awaited. `owed_bytes`: what one client may be given from before our
-    ring, at a time.
+    ring, at a time. `age_ns`: a kept snapshot older than this is asked for anew.
     """
 
     tail_bytes: int = 256 * 1024
     cache_bytes: int = 64 * 1024 * 1024
     wait_ns: int = 2_000_000_000
     owed_bytes: int = 16 * 1024 * 1024
+    age_ns: int = 1_000_000_000
 
 
 @dataclass(slots=True)
@@ -201,7 +202,7 @@ class Joins:
             if run is None:  # whoever answered is behind all that we retain
                 self._again(stream, now)
             else:
-                self._adopt(stream, Cached(stream.key, state, run.frames))
+                self._adopt(stream, Cached(stream.key, state, run.frames, now))
 
     def no_snapshot(self, stream: Stream, now: int) -> None:
         """Nobody has the state (yet), or nobody answered."""
@@ -308,23 +309,28 @@ class Joins:
     def _want(self, join: Join, now: int) -> None:
         self._set(join, "snapshot")
         _clear(join)
-        if join.stream.cached is not None:
-            self._cached.move_to_end(join.stream)
-            self._serve(join, join.stream.cached)
+        stream, cached = join.stream, join.stream.cached
+        # An old one serves only between a request for a newer one that came to nothing and the next.
+        if cached is not None and (now - cached.came_at <= self._limits.age_ns or now < stream.ask_at):
+            self._cached.move_to_end(stream)
+            self._serve(join, cached)
         else:
-            self._ask(join.stream, now)
+            self._ask(stream, now)
 
     def _adopt(self, stream: Stream, cached: Cached) -> None:
         stream.ask_attempt = stream.ask_at = 0
         self.uncache(stream)
-        for join in stream.joins.values():
-            if join.waits == "snapshot":
-                self._serve(join, cached)
+        self._serve_waiting(stream, cached)
         if cached.tail_bytes <= self._limits.tail_bytes and cached.size <= self._limits.cache_bytes:
             stream.cached = self._cached[stream] = cached
             self._cached_bytes += cached.size
             while self._cached_bytes > self._limits.cache_bytes:
                 self.uncache(next(iter(self._cached)))
+
+    def _serve_waiting(self, stream: Stream, cached: Cached) -> None:
+        for join in stream.joins.values():
+            if join.waits == "snapshot":
+                self._serve(join, cached)
 
     def _serve(self, join: Join, cached: Cached) -> None:
         at = join.stream.position
@@ -351,6 +357,8 @@ class Joins:
 
     def _again(self, stream: Stream, now: int) -> None:
         stream.ask_at = now + min(_RETRY_NS << min(stream.ask_attempt, 8), _RETRY_MAX_NS)
+        if stream.cached is not None:
+            self._serve_waiting(stream, stream.cached)
 
     def _ask_older(self, stream: Stream) -> None:
         if stream.older_after is not None:

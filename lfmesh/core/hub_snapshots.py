@@ -84,12 +84,16 @@ def missing_after(holding: Holding, state: State) -> Missing | None:
 
 
 class Cached:
-    """A state with what was published after it, up to the stream's newest position: what a joining client gets."""
+    """A state with what was published after it, up to the stream's newest position: what a joining client gets.
 
-    __slots__ = ("_frames", "_joined", "_key", "_tail", "size", "state", "tail_bytes")
+    `came_at`: when the state came to us, by the clock of whoever drives the hub.
+    """
 
-    def __init__(self, key: StreamKey, state: State, tail: Sequence[bytes] = ()) -> None:
+    __slots__ = ("_frames", "_joined", "_key", "_tail", "came_at", "size", "state", "tail_bytes")
+
+    def __init__(self, key: StreamKey, state: State, tail: Sequence[bytes] = (), came_at: int = 0) -> None:
         self.state = state
+        self.came_at = came_at
         self.size = sum(map(len, state.parts))
         self.tail_bytes = 0
         self._key = key

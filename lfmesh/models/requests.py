@@ -10,6 +10,9 @@ from lfmesh.models.base import MAX_INTEGER, Count, Model, RequestId
 
 MAX_CONFLATE_MS = 60_000
 
+_POSITIONS = 'a position {"epoch": E, "seq": S} per channel, or a seq where one channel is named'
+_ID = "a text of at most 200 characters or an integer of at most 53 bits"
+
 ErrorCode = Literal[
     "INVALID_JSON",
     "BAD_REQUEST",
@@ -40,7 +43,8 @@ class SubscribeRequest(Model):
     from_seq: dict[str, Count | dict[str, StreamPosition]] | None = None
     """Go on after these positions: `{product: {channel: {epoch, seq}}}`, or `{product: seq}` with one channel."""
     conflate_ms: Annotated[int, Field(ge=0, le=MAX_CONFLATE_MS)] = 0
-    """At most one message per stream in this many milliseconds; 0: all of them."""
+    """Accepted, without effect in this version: every message is sent. Conflation, at most one message per stream in
+    this many milliseconds, comes in a later version."""
     id: RequestId | None = None
     """Comes back in the answer."""
 
@@ -138,11 +142,14 @@ def _id_of(value: dict[str, Any]) -> str | int | None:
 
 
 def _explain(error: ValidationError) -> str:
-    faults = error.errors(include_url=False, include_context=False, include_input=False)
-    told = []
-    for fault in faults[:3]:
-        where = ".".join(str(part)[:40] for part in fault["loc"])
-        told.append(f"{where}: {fault['msg']}" if where else fault["msg"].removeprefix("Value error, "))
-    if len(faults) > 3:
-        told.append(f"and {len(faults) - 3} more")
-    return "; ".join(told)
+    """The faults in short. A value of several possible types has a fault for each, but is one thing that is wrong."""
+    faults: dict[tuple[str | int, ...], str] = {}
+    for fault in error.errors(include_url=False, include_context=False, include_input=False):
+        loc, msg = fault["loc"], fault["msg"].removeprefix("Value error, ")
+        if loc[:1] == ("from_seq",):
+            loc, msg = loc[:2], _POSITIONS  # below the product comes the name of a type
+        elif loc[:1] == ("id",):
+            loc, msg = loc[:1], _ID
+        faults.setdefault(loc, msg)
+    told = [f"{'.'.join(str(part)[:40] for part in loc)}: {msg}" if loc else msg for loc, msg in faults.items()]
+    return "; ".join(told if len(told) <= 3 else [*told[:3], f"and {len(told) - 3} more"])

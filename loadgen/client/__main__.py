@@ -36,7 +36,6 @@ def _channels(context: click.Context, parameter: click.Parameter, value: str) ->
 @click.option("--duration", default=60.0, type=click.FloatRange(min=0), show_default=True, help="Seconds; 0: no end.")
 @click.option("--clients", default=1, type=click.IntRange(1, 10_000), show_default=True, help="Clients at once.")
 @click.option("--until-quiet", default=0.0, type=click.FloatRange(min=0), help="End after so many quiet seconds.")
-@click.option("--conflate-ms", default=0, type=click.IntRange(min=0), help="Ask for conflated streams.")
 @click.option("--validate", is_flag=True, help="Check every message against the published models, too (slow).")
 @click.option("--state-hash", "with_hash", is_flag=True, help="Print the hash of the state that the clients hold.")
 @click.option("--json", "as_json", is_flag=True, help="Print the report as one JSON object.")
@@ -47,7 +46,6 @@ def main(  # noqa: PLR0913 - one argument an option
     duration: float,
     clients: int,
     until_quiet: float,
-    conflate_ms: int,
     validate: bool,
     with_hash: bool,
     as_json: bool,
@@ -64,7 +62,6 @@ def main(  # noqa: PLR0913 - one argument an option
         clients=clients,
         duration_s=duration or _FOREVER_S,
         until_quiet_s=until_quiet,
-        conflate_ms=conflate_ms,
         validate=validate,
     )
     try:

@@ -1,13 +1,16 @@
 """Checks that a gateway keeps PROTOCOL's promises to one client. Pure: frames and times in, facts out.
 
     checker.connected(now)
-    checker.requested(Subscribe(id=1, products=["BTC-USD"], channels=["book"]))    each request as it is sent
-    checker.receive(frame, now)                                                    each text frame as it comes
-    checker.tick(now)                                                              a few times a second
-    checker.violations                                                             what was broken
+    checker.requested(Subscribe(id=1, products=["BTC-USD"], channels=["book"]), now)    each request as it is sent
+    checker.receive(frame, now)                                                         each text frame as it comes
+    checker.tick(now)                                                                   a few times a second
+    checker.violations                                                                  what was broken
 
 Times are ns since the Unix epoch. Each violation is one broken promise; the checker then goes on from what it was sent.
 Its books, tickers and trades are what a right client would hold.
+
+Latencies are those of live increments. What was published before the stream was last asked for (the tail of a join or
+a resume) says how long ago that was, not how fast the mesh is: it is counted as `from_before`.
 """
 
 from collections import Counter, deque
@@ -92,13 +95,14 @@ class Checker:
         self.bytes_received = 0
         self.publish_latency = Histogram()
         self.ingest_latency = Histogram()
+        self.from_before = 0
         self.last_data_at = 0
         self.going_away: str | None = None
         self._keep_trades = keep_trades
         self._silence_ns = _SILENT_HEARTBEATS * heartbeat_interval_ns
         self._validate = validate
         self._streams: dict[tuple[str, str], AnyStream] = {}
-        self._pending: dict[str | int, Subscribe | Unsubscribe] = {}
+        self._pending: dict[str | int, tuple[Subscribe | Unsubscribe, int]] = {}
         self._pings: Counter[int] = Counter()
         self._now = 0
         self._heard_at: int | None = None
@@ -119,12 +123,12 @@ class Checker:
         for stream in self._streams.values():
             stream.end()
 
-    def requested(self, request: Request) -> None:
+    def requested(self, request: Request, now: int) -> None:
         """A request is being sent."""
         if isinstance(request, Ping):
             self._pings[request.t] += 1
         else:
-            self._pending[request.id] = request
+            self._pending[request.id] = (request, now)
 
     def tick(self, now: int) -> None:
         """Time passes. A tick that comes late says that we were held up ourselves, and proves no silence."""
@@ -153,11 +157,14 @@ class Checker:
             return
         if type(message) is IncrementMessage:
             data = message.data
-            self.publish_latency.record(now - data.ts_publish)
-            self.ingest_latency.record(now - data.ts_ingest)
             self.last_data_at = now
             stream = self._streams.get((data.product, data.channel))
             if stream is not None and stream.active:
+                if data.ts_publish > stream.asked_at:
+                    self.publish_latency.record(now - data.ts_publish)
+                    self.ingest_latency.record(now - data.ts_ingest)
+                else:
+                    self.from_before += 1
                 stream.increment(data)
             else:
                 self._complain(Kind.UNSUBSCRIBED, f"increment {data.seq}", data.product, data.channel)
@@ -299,7 +306,7 @@ class Checker:
             self.errors.append(f"{message.code}: {message.msg}")
 
     def _subscribed(self, message: SubscribedMessage) -> None:
-        request = self._answered(message.id)
+        request, asked_at = self._answered(message.id)
         if not isinstance(request, Subscribe):
             self._complain(Kind.REPLY, f"subscribed, id {message.id!r}, answers no subscribe")
             return
@@ -308,10 +315,10 @@ class Checker:
             for channel in message.channels:
                 if (product, channel) not in wanted:
                     self._complain(Kind.REPLY, "subscribed, but not asked for", product, channel)
-                self._stream(product, channel).begin(_start(request, product, channel))
+                self._stream(product, channel).begin(_start(request, product, channel), asked_at)
 
     def _unsubscribed(self, message: UnsubscribedMessage) -> None:
-        request = self._answered(message.id)
+        request, _ = self._answered(message.id)
         if not isinstance(request, Unsubscribe):
             self._complain(Kind.REPLY, f"unsubscribed, id {message.id!r}, answers no unsubscribe")
             return
@@ -321,8 +328,9 @@ class Checker:
             ):
                 stream.end()
 
-    def _answered(self, request_id: str | int | None) -> Subscribe | Unsubscribe | None:
-        return None if request_id is None else self._pending.pop(request_id, None)
+    def _answered(self, request_id: str | int | None) -> tuple[Subscribe | Unsubscribe | None, int]:
+        """The request that has been answered, and when it was sent."""
+        return (None, 0) if request_id is None else self._pending.pop(request_id, (None, 0))
 
     def _status(self, message: StatusMessage) -> None:
         stream = self._streams.get((message.product, message.channel))

@@ -24,7 +24,8 @@ class Latency(msgspec.Struct, frozen=True):
 
 
 class Report(msgspec.Struct, frozen=True):
-    """Sums over all clients. `latency_ms`: from ts_publish and from ts_ingest to the receipt here."""
+    """Sums over all clients. Latencies: from ts_publish and from ts_ingest to the receipt here, without the increments
+    `from_before`, which were published before their stream was asked for."""
 
     clients: int
     duration_s: float
@@ -37,6 +38,7 @@ class Report(msgspec.Struct, frozen=True):
     bytes_per_s: float
     latency_from_publish: Latency
     latency_from_ingest: Latency
+    from_before: int
     declared_gaps: list[tuple[str, int, int]]
     streams: int
     streams_waiting: int
@@ -95,6 +97,7 @@ def report(checkers: Sequence[Checker], duration_s: float, closed: Sequence[str]
         bytes_per_s=round(sum(checker.bytes_received for checker in checkers) / span, 1),
         latency_from_publish=_latency(published),
         latency_from_ingest=_latency(ingested),
+        from_before=sum(checker.from_before for checker in checkers),
         declared_gaps=sorted({gap for checker in checkers for gap in checker.declared_gaps()}),
         streams=streams,
         streams_waiting=sum(len(checker.waiting()) for checker in checkers),
@@ -147,6 +150,7 @@ def rendered(found: Report) -> RenderableType:
 
 
 def _lines(found: Report) -> Iterable[str]:
+    yield f"from before joining, not counted: {found.from_before:,}"
     yield f"streams: {found.streams}, of which {found.streams_waiting} still wait for their first message"
     yield from _some("declared gaps", [f"{product} trades {a} to {b}" for product, a, b in found.declared_gaps], str)
     yield from _some("errors", found.errors, str)

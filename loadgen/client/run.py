@@ -28,7 +28,6 @@ class RunConfig:
     clients: int = 1
     duration_s: float = 60.0
     until_quiet_s: float = 0.0
-    conflate_ms: int = 0
     validate: bool = False
 
 
@@ -88,7 +87,7 @@ async def _client(
 ) -> None:
     try:
         async with Session(config.url, checker) as session:
-            await session.subscribe(products, config.channels, conflate_ms=config.conflate_ms)
+            await session.subscribe(products, config.channels)
             while not stop.is_set():
                 await session.ping(time.time_ns() // 1_000_000)
                 with suppress(TimeoutError):

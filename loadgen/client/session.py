@@ -41,7 +41,7 @@ class Receiver(Protocol):
     def disconnected(self) -> None:
         """It is over."""
 
-    def requested(self, request: Request) -> None:
+    def requested(self, request: Request, now: int) -> None:
         """A request is being sent."""
 
     def receive(self, frame: bytes, now: int) -> None:
@@ -126,7 +126,7 @@ class Session:
 
     async def send(self, request: Request) -> None:
         """Send one request; LfmeshError when the connection is over."""
-        self._receiver.requested(request)
+        self._receiver.requested(request, self._clock())
         await self.send_text(encode(request).decode())
 
     async def send_text(self, text: str) -> None:

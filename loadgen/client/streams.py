@@ -48,6 +48,7 @@ class StreamCheck[V]:
 
     def __init__(self, report: Report) -> None:
         self.active = False
+        self.asked_at = 0
         self.epoch = -1
         self.seq = -1
         self.increments = 0
@@ -70,12 +71,13 @@ class StreamCheck[V]:
         """True when the first message after the latest `subscribed` has come."""
         return self.active and self._start is None
 
-    def begin(self, start: Start) -> None:
-        """`subscribed` has come for it."""
+    def begin(self, start: Start, asked_at: int) -> None:
+        """`subscribed` has come for it, in answer to what was asked at `asked_at`."""
         here = start.how == "resume" and start.seq == self.seq and start.epoch in (None, self.epoch)
         if not here and not (self.active and start.how == "snapshot"):
             self._give_up()
         self.active = True
+        self.asked_at = asked_at
         self._start = start
         self._parts = []
 

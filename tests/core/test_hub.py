@@ -201,6 +201,46 @@ def test_a_snapshot_is_kept_for_the_next_one_while_its_tail_is_short() -> None:
     assert desk.hub.take_wants() == [WantSnapshot(TICKER, 1)]
 
 
+def test_an_old_snapshot_is_asked_for_anew_once_for_all_who_come() -> None:
+    desk = Desk()
+    desk.open(TICKER)
+    desk.publish(TICKER)
+    desk.join(TICKER)
+    desk.publish(TICKER, 2)
+    desk.now += SECOND + 1
+    people = [desk.client() for _ in range(50)]
+    for client, _ in people:
+        desk.hub.subscribe(client, TICKER, Fresh(), desk.now)
+    assert desk.hub.take_wants() == [WantSnapshot(TICKER, 1)]
+    desk.hub.snapshot(TICKER, desk.state(TICKER), desk.now)
+    desk.now += SECOND
+    people.append(desk.client())
+    desk.hub.subscribe(people[-1][0], TICKER, Fresh(), desk.now)
+    assert desk.hub.take_wants() == []
+    desk.pull()
+    assert all(positions(sink.take()) == [("snapshot", E, 3)] for _, sink in people)
+
+
+def test_an_old_snapshot_serves_while_no_newer_one_is_to_be_had() -> None:
+    desk = Desk()
+    desk.open(TICKER)
+    desk.publish(TICKER)
+    desk.join(TICKER)
+    desk.publish(TICKER)
+    desk.now += 10 * SECOND
+    people = [desk.client() for _ in range(2)]
+    desk.hub.subscribe(people[0][0], TICKER, Fresh(), desk.now)
+    assert desk.hub.take_wants() == [WantSnapshot(TICKER, 1)]
+    desk.hub.no_snapshot(TICKER, desk.now)
+    desk.hub.subscribe(people[1][0], TICKER, Fresh(), desk.now)
+    assert desk.hub.take_wants() == []
+    desk.pull()
+    assert all(positions(sink.take()) == [("snapshot", E, 1), ("incr", E, 2)] for _, sink in people)
+    desk.now += 10 * SECOND
+    desk.hub.subscribe(people[0][0], TICKER, Fresh(), desk.now)
+    assert desk.hub.take_wants() == [WantSnapshot(TICKER, 2)]
+
+
 def test_a_state_that_is_ahead_of_us_waits_for_our_own_stream() -> None:
     desk = Desk()
     desk.open(TICKER)

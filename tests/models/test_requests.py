@@ -78,6 +78,32 @@ def test_many_faults_are_told_in_short() -> None:
     assert "more" in refusal.msg
 
 
+POSITIONS = 'a position {"epoch": E, "seq": S} per channel, or a seq where one channel is named'
+
+
+@pytest.mark.parametrize(
+    ("fields", "told"),
+    [
+        ({"from_seq": {"BTC-USD": "7"}}, f"from_seq.BTC-USD: {POSITIONS}"),
+        ({"from_seq": {"BTC-USD": {"book": 7}}}, f"from_seq.BTC-USD: {POSITIONS}"),
+        ({"from_seq": {"A": {"book": {"epoch": 1}}, "B": -1}}, f"from_seq.A: {POSITIONS}; from_seq.B: {POSITIONS}"),
+        ({"from_seq": 7}, f"from_seq: {POSITIONS}"),
+        ({"id": []}, "id: a text of at most 200 characters or an integer of at most 53 bits"),
+    ],
+)
+def test_a_fault_is_named_by_its_field_and_told_once(fields: dict[str, object], told: str) -> None:
+    refusal = parse_request(json.dumps({"op": "subscribe", "products": ["A"], **fields}))
+    assert isinstance(refusal, Refusal)
+    assert refusal.msg == told
+
+
+def test_the_schema_says_that_conflation_has_no_effect_yet() -> None:
+    assert (
+        "without effect in this version"
+        in schema()["$defs"]["SubscribeRequest"]["properties"]["conflate_ms"]["description"]
+    )
+
+
 json_values = st.recursive(
     st.none() | st.booleans() | st.integers(-(2**70), 2**70) | st.floats(allow_nan=False) | st.text(max_size=20),
     lambda inner: st.lists(inner, max_size=4) | st.dictionaries(st.text(max_size=10), inner, max_size=4),

@@ -377,6 +377,7 @@ def _limits(config: Config) -> HubLimits:
             tail_bytes=section.join_tail_bytes,
             wait_ns=round(section.resume_wait_s * 1e9),
             owed_bytes=section.outbox_bytes,
+            age_ns=round(section.join_snapshot_age_s * 1e9),
         ),
     )
 

@@ -28,9 +28,16 @@ def trade_incr(seq: int, what: Trade, *, epoch: int = EPOCH) -> bytes:
     return encode.increment(prefix, seq, (1, 2, 3), "verified", encode.trade_fields(what))
 
 
-def book_incr(seq: int, bids: Sequence[Level] = (), asks: Sequence[Level] = (), *, epoch: int = EPOCH) -> bytes:
+def book_incr(
+    seq: int,
+    bids: Sequence[Level] = (),
+    asks: Sequence[Level] = (),
+    *,
+    epoch: int = EPOCH,
+    stamps: tuple[int, int, int] = (1, 2, 3),
+) -> bytes:
     prefix = encode.increment_prefix("book", P, Channel.BOOK, epoch)
-    return encode.increment(prefix, seq, (1, 2, 3), "unverified", encode.book_fields(bids, asks))
+    return encode.increment(prefix, seq, stamps, "unverified", encode.book_fields(bids, asks))
 
 
 def conflated(message: bytes, prev_seq: int) -> bytes:
@@ -102,13 +109,14 @@ class Feed:
                 want_snapshot=want_snapshot,
                 from_seq=from_seq,
                 conflate_ms=conflate_ms,
-            )
+            ),
+            self.now,
         )
         named = ",".join(f'"{channel}"' for channel in channels)
         self.text(f'{{"op":"subscribed","id":{request_id},"products":["{P}"],"channels":[{named}]}}')
 
     def unsubscribe(self, *channels: str) -> None:
-        self.checker.requested(Unsubscribe(id=99, products=[P], channels=list(channels)))
+        self.checker.requested(Unsubscribe(id=99, products=[P], channels=list(channels)), self.now)
         named = ",".join(f'"{channel}"' for channel in channels)
         self.text(f'{{"op":"unsubscribed","id":99,"products":["{P}"],"channels":[{named}]}}')
 

@@ -8,6 +8,7 @@ from lfmesh.core import encode
 from lfmesh.core.statehash import TradeHash, state_hash
 from lfmesh.types import Channel, Level, Position
 from loadgen.client.checker import Checker
+from loadgen.client.report import report
 from loadgen.client.violations import Kind
 from loadgen.client.wire import Ping, Subscribe
 from tests.loadgen.client.feed import (
@@ -168,7 +169,7 @@ def test_declared_gaps_are_told_and_are_no_violation(feed: Feed) -> None:
 
 def test_control_messages(feed: Feed) -> None:
     with_book(feed)
-    feed.checker.requested(Ping(t=5))
+    feed.checker.requested(Ping(t=5), feed.now)
     for text in (
         '{"op":"pong","t":5}',
         '{"op":"heartbeat","ts":7}',
@@ -208,9 +209,28 @@ def test_a_restart_may_go_back_to_before_the_first_trade_and_tell_all_again(feed
 
 
 def test_latencies_are_measured_from_both_stamps(feed: Feed) -> None:
-    with_book(feed).give(book_incr(6))
-    assert feed.checker.publish_latency.max == feed.now - 3
+    with_book(feed)
+    published = feed.now - 1
+    feed.now += 1000
+    feed.give(book_incr(6, stamps=(1, 2, published)))
+    assert feed.checker.publish_latency.max == feed.now - published
     assert feed.checker.ingest_latency.max == feed.now - 2
+    assert feed.checker.from_before == 0
+
+
+def test_what_was_published_before_the_stream_was_asked_for_is_no_latency(feed: Feed) -> None:
+    asked_at = feed.now
+    with_book(feed).give(book_incr(6, stamps=(1, 2, asked_at)), book_incr(7, stamps=(1, 2, asked_at + 1)))
+    assert (feed.checker.publish_latency.count, feed.checker.ingest_latency.count) == (1, 1)
+    assert feed.checker.from_before == 1
+    feed.checker.disconnected()
+    feed.checker.connected(feed.now)
+    asked_at = feed.now
+    feed.subscribe("book", resume=(EPOCH, 7), request_id=2)
+    feed.give(book_incr(8, stamps=(1, 2, asked_at - 1)), book_incr(9, stamps=(1, 2, asked_at + 1)))
+    assert (feed.checker.publish_latency.count, feed.checker.from_before) == (2, 2)
+    assert report([feed.checker], 1.0, [], with_hash=False).from_before == 2
+    feed.assert_clean()
 
 
 # Broken promises ------------------------------------------------------------------------------------------------
@@ -297,7 +317,7 @@ def test_replies_to_nothing(feed: Feed, text: str) -> None:
 
 
 def test_a_subscription_of_what_was_not_asked_for(feed: Feed) -> None:
-    feed.checker.requested(Subscribe(id=1, products=[P], channels=["book"]))
+    feed.checker.requested(Subscribe(id=1, products=[P], channels=["book"]), feed.now)
     feed.text(f'{{"op":"subscribed","id":1,"products":["{P}"],"channels":["book","ticker"]}}')
     assert feed.kinds == [Kind.REPLY]
 

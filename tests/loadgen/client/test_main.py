@@ -37,6 +37,7 @@ def test_a_right_gateway_gives_a_table_and_exit_code_0() -> None:
     assert "OK: no violations" in out
     assert "state hash: " in out
     assert "p99" in out
+    assert "from before joining, not counted: 2" in out
 
 
 def test_a_violation_gives_exit_code_1_and_is_named() -> None:
