@@ -87,10 +87,7 @@ def execute(arguments: list[str] | None = None) -> int:
     try:
         result = cli.main(arguments, prog_name="lfmesh", standalone_mode=False)
     except click.UsageError as error:
-        command = error.ctx.command_path if error.ctx is not None else "lfmesh"
-        message = error.format_message().rstrip(".")
-        click.echo(f"{command}: {message} ({command} --help explains)", err=True)
-        return 2
+        return _misused(error)
     except click.ClickException as error:
         return _fail(error.format_message())
     except LfmeshError as error:
@@ -105,6 +102,16 @@ def execute(arguments: list[str] | None = None) -> int:
         discard_output()
         return 0
     return result if isinstance(result, int) else 0
+
+
+def _misused(error: click.UsageError) -> int:
+    if isinstance(error, click.exceptions.NoArgsIsHelpError):  # a group without its command: the message is the help
+        error.show()
+        return error.exit_code
+    command = error.ctx.command_path if error.ctx is not None else "lfmesh"
+    message = error.format_message().rstrip(".")
+    click.echo(f"{command}: {message} ({command} --help explains)", err=True)
+    return error.exit_code
 
 
 def _fail(message: str) -> int:

@@ -10,6 +10,8 @@ import click
 from lfmesh.cli.options import config_option, effective_config, option
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
+
     from lfmesh.config import RegistrySection
 
 
@@ -48,7 +50,8 @@ def top(once: bool, as_json: bool, registry: tuple[str, ...], data_dir: Path | N
     if once or as_json or not sys.stdout.isatty():
         asyncio.run(_once(section, as_json=as_json))
     else:
-        asyncio.run(_live(section))
+        told = bool(registry) or config_path is not None
+        asyncio.run(_live(section, lambda: section if told else _moved(section, data_dir)))
     return 0
 
 
@@ -63,6 +66,17 @@ def _registry(given: tuple[str, ...], data_dir: Path | None, config_path: Path |
     if given:
         config = config.override({"registry": {"endpoints": given, "static_peers": ()}})
     return config.registry
+
+
+def _moved(section: "RegistrySection", data_dir: Path | None) -> "RegistrySection":
+    """Where to ask once nobody answers: a mesh that runs here now, which may be another than before."""
+    from lfmesh.client.meshfile import find
+
+    config = effective_config(None)
+    mesh = find(data_dir or config.mesh.data_dir)
+    if mesh is None:
+        return section
+    return config.override({"registry": {"endpoints": tuple(mesh.registry_endpoints), "static_peers": ()}}).registry
 
 
 async def _once(section: "RegistrySection", *, as_json: bool) -> None:
@@ -92,12 +106,12 @@ async def _once(section: "RegistrySection", *, as_json: bool) -> None:
         click.echo(msgspec.json.encode({**found, "roles": rows}).decode())
     else:
         console = Console(width=None if sys.stdout.isatty() else 200)
-        console.print(render(rows, registries, live=False))
+        console.print(render(rows, registries, live=False, width=console.width))
 
 
-async def _live(section: "RegistrySection") -> None:
+async def _live(section: "RegistrySection", again: "Callable[[], RegistrySection]") -> None:
     from lfmesh.cli.interrupts import stop_event
     from lfmesh.top.loop import live
 
     with stop_event() as stop:
-        await live(section, stop)
+        await live(section, stop, again)

@@ -120,10 +120,15 @@ class Session:
             compression=None,
             proxy=None if direct else True,
         ) as connection:
-            await connection.send(_subscription(self.products, self.channels))
-            yield None
-            while True:
-                yield await _next(connection)
+            try:
+                await connection.send(_subscription(self.products, self.channels))
+                yield None
+                while True:
+                    yield await _next(connection)
+            except (GeneratorExit, asyncio.CancelledError):
+                # The reader has had enough, which is no fault: left to itself, the library closes with 1011.
+                await connection.close()
+                raise
 
 
 async def _next(connection: ClientConnection) -> str:

@@ -21,6 +21,7 @@ from lfmesh.transport import Subscriber, Transport
 _REFRESH_S = 0.5
 _FIRST_VIEW_S = 3.0
 _FIGURES_S = 3.0
+_ASK_AGAIN_S = 1.0
 _TELEMETRY_HWM = 10_000
 
 
@@ -31,25 +32,33 @@ class Listener:
         self.state = TopState()
         self.heard = asyncio.Event()
         """Set whenever anything has been heard."""
-        self._section = section
+        self.section = section
         self._transport = transport
         self._telemetry: dict[str, tuple[str, Subscriber]] = {}
         self._discovery: Discovery | None = None
 
     def start(self) -> None:
         """Begin to listen; BadEndpoint if the registry's address is none."""
-        if self._section.static_peers:
-            self._on_peers(static_peers(self._section))
+        if self.section.static_peers:
+            self._on_peers(static_peers(self.section))
             return
         # What happens to registry replicas is on the screen; a log beside it would only tear it.
         silent = structlog.wrap_logger(None, [_drop], structlog.make_filtering_bound_logger(logging.CRITICAL))
-        self._discovery = Discovery(self._section, self._transport, log=silent, on_peers=self._on_peers)
+        self._discovery = Discovery(self.section, self._transport, log=silent, on_peers=self._on_peers)
         self._discovery.start()
+
+    def follow(self, section: RegistrySection) -> None:
+        """Ask other registries from now on; what is known stays until they, or silence, say otherwise."""
+        if section != self.section:
+            self.close()
+            self.section = section
+            self.start()
 
     def close(self) -> None:
         """Listen no more."""
         if self._discovery is not None:
             self._discovery.close()
+            self._discovery = None
 
     def look(self) -> list[Row]:
         """The rows now."""
@@ -94,22 +103,26 @@ async def once(section: RegistrySection) -> tuple[list[Row], tuple[int, int]]:
             listener.close()
 
 
-async def live(section: RegistrySection, stop: asyncio.Event) -> None:
-    """Show every process on the terminal until `stop`."""
+async def live(section: RegistrySection, stop: asyncio.Event, again: Callable[[], RegistrySection]) -> None:
+    """Show every process on the terminal until `stop`; `again` says where to ask when no registry answers."""
     from rich.console import Console, Group, RenderableType
     from rich.live import Live
     from rich.text import Text
 
-    with Transport() as transport, Live(console=Console(), auto_refresh=False, screen=True) as screen:
+    console = Console()
+    with Transport() as transport, Live(console=console, auto_refresh=False, screen=True) as screen:
         listener = Listener(section, transport)
         listener.start()
-        began = time.monotonic()
+        began = asked = time.monotonic()
         try:
             while not stop.is_set():
-                rows = listener.look()
-                shown: RenderableType = render(rows, listener.state.registries)
-                if not rows and time.monotonic() - began > _FIRST_VIEW_S:
-                    shown = Group(shown, Text(nobody(section, listener.state.registries), style="red"))
+                rows, now = listener.look(), time.monotonic()
+                if not listener.state.registries[0] and now - asked >= _ASK_AGAIN_S:
+                    asked = now
+                    listener.follow(again())
+                shown: RenderableType = render(rows, listener.state.registries, width=console.width)
+                if not rows and now - began > _FIRST_VIEW_S:
+                    shown = Group(shown, Text(nobody(listener.section, listener.state.registries), style="red"))
                 screen.update(shown, refresh=True)
                 try:
                     async with asyncio.timeout(_REFRESH_S):

@@ -1,21 +1,23 @@
 """The monitor's screen as a function of its rows."""
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 
 from rich.console import Group, RenderableType
-from rich.table import Table
 from rich.text import Text
 
+from lfmesh.top.columns import Column, table
 from lfmesh.top.state import Row, totals
 
 _NONE = "–"
 _STYLE = {"ready": "green", "not ready": "yellow", "silent": "bold red", "gone": "dim red", "announced": "cyan"}
-_RIGHT = ("shard", "in/s", "out/s", "lag ms", "queue", "gaps", "clients", "cpu %", "mem MB", "age", "restarts", "pid")
 
 
-def render(rows: Sequence[Row], registries: tuple[int, int], *, live: bool = True) -> RenderableType:
-    """The whole screen; `registries`: how many replicas answer, of how many (0 of 0: static peers)."""
-    return Group(_heading(rows, registries, live=live), _table(rows))
+def render(rows: Sequence[Row], registries: tuple[int, int], *, live: bool = True, width: int = 200) -> RenderableType:
+    """The whole screen; `registries`: how many replicas answer, of how many (0 of 0: static peers).
+
+    Columns that have no room in `width` are left out, the least important first.
+    """
+    return Group(_heading(rows, registries, live=live), table(_columns(rows), width))
 
 
 def _heading(rows: Sequence[Row], registries: tuple[int, int], *, live: bool) -> Text:
@@ -38,33 +40,31 @@ def _heading(rows: Sequence[Row], registries: tuple[int, int], *, live: bool) ->
     return heading
 
 
-def _table(rows: Sequence[Row]) -> Table:
-    table = Table(box=None, pad_edge=False, header_style="bold dim")
-    table.add_column("role", no_wrap=True)
-    table.add_column("state", no_wrap=True)
-    for name in _RIGHT:
-        table.add_column(name, justify="right", no_wrap=True)
-    table.add_column("", overflow="fold")
-    for row in rows:
-        gaps = _NONE if row.gaps is None else str(row.gaps)
-        table.add_row(
-            row.instance,
-            Text(row.state, style=_STYLE[row.state]),
-            _NONE if row.shard is None else str(row.shard),
-            number(row.messages_in_per_s),
-            number(row.messages_out_per_s),
-            _NONE if row.lag_ms is None else f"{row.lag_ms:.1f}",
-            number(row.queue_messages),
-            Text(gaps, style="yellow" if row.gaps else ""),
-            number(row.clients),
-            _NONE if row.cpu_percent is None else f"{row.cpu_percent:.1f}",
-            _NONE if row.rss_bytes is None else f"{row.rss_bytes / 1e6:.0f}",
-            age(row.age_s),
-            Text(str(row.restarts), style="yellow" if row.restarts else ""),
-            str(row.pid),
-            Text("; ".join(row.reasons), style="yellow"),
-        )
-    return table
+def _columns(rows: Sequence[Row]) -> list[Column]:
+    def figures(name: str, spare: int, texts: Iterable[str | Text]) -> Column:
+        return Column(name, [text if isinstance(text, Text) else Text(text) for text in texts], spare, "right")
+
+    return [
+        Column("role", [Text(row.instance) for row in rows]),
+        Column("state", [Text(row.state, style=_STYLE[row.state]) for row in rows]),
+        figures("shard", 6, (_NONE if row.shard is None else str(row.shard) for row in rows)),
+        figures("in/s", 1, (number(row.messages_in_per_s) for row in rows)),
+        figures("out/s", 1, (number(row.messages_out_per_s) for row in rows)),
+        figures("lag ms", 2, (_NONE if row.lag_ms is None else f"{row.lag_ms:.1f}" for row in rows)),
+        figures("queue", 5, (number(row.queue_messages) for row in rows)),
+        figures("gaps", 3, (_gaps(row) for row in rows)),
+        figures("clients", 7, (number(row.clients) for row in rows)),
+        figures("cpu %", 4, (_NONE if row.cpu_percent is None else f"{row.cpu_percent:.1f}" for row in rows)),
+        figures("mem MB", 8, (_NONE if row.rss_bytes is None else f"{row.rss_bytes / 1e6:.0f}" for row in rows)),
+        figures("age", 9, (age(row.age_s) for row in rows)),
+        figures("restarts", 5, (Text(str(row.restarts), style="yellow" if row.restarts else "") for row in rows)),
+        figures("pid", 10, (str(row.pid) for row in rows)),
+        Column("", [Text("; ".join(row.reasons), style="yellow") for row in rows], wraps=True),
+    ]
+
+
+def _gaps(row: Row) -> Text:
+    return Text(_NONE if row.gaps is None else str(row.gaps), style="yellow" if row.gaps else "")
 
 
 def number(value: float | None) -> str:

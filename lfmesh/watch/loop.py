@@ -68,7 +68,10 @@ async def _watch(watched: Watched, state: WatchState, *, live: bool) -> None:
 
 
 class _Silent:
-    """On a live screen the state says everything."""
+    """On a live screen the state says everything, and is gone when the screen is."""
+
+    refusals_last = False
+    """Whether what the gateway refused can still be read afterwards."""
 
     def said(self, text: str) -> None:
         """News of the connection."""
@@ -78,6 +81,8 @@ class _Silent:
 
 
 class _Lines(_Silent):
+    refusals_last = True
+
     def said(self, text: str) -> None:
         sys.stderr.write(f"lfmesh: {text}\n")
         sys.stderr.flush()
@@ -121,19 +126,20 @@ async def _follow(watched: Watched, state: WatchState, out: _Silent) -> None:
                     message = parse(text)
                     state.apply(message, time.time_ns())
                     out.came(text, message, _view(state, message))
-                    _end_if_refused(state, message)
+                    _end_if_refused(state, message, out)
 
 
 def _view(state: WatchState, message: Message) -> StreamView | None:
     return state.views.get(message.product) if isinstance(message, Update | Status) else None
 
 
-def _end_if_refused(state: WatchState, message: Message) -> None:
+def _end_if_refused(state: WatchState, message: Message, out: _Silent) -> None:
     """Nothing at all was subscribed: the gateway said why, and waiting will not change it."""
     if isinstance(message, Subscribed):
         state.subscribed = state.subscribed or bool(message.products)
     elif isinstance(message, Other) and not state.subscribed and state.refusal is not None:
-        raise LfmeshError(f"the gateway refuses: {state.refusal}")
+        what = "there is nothing to watch" if out.refusals_last else f"the gateway refuses: {state.refusal}"
+        raise LfmeshError(what)
 
 
 async def _all_products(url: str, state: WatchState, out: _Silent) -> Sequence[str]:
@@ -166,7 +172,7 @@ async def _screen(state: WatchState) -> AsyncIterator[None]:
 
     async def refresh(live: Live) -> None:
         while True:
-            live.update(render(state, time.time_ns(), console.height), refresh=True)
+            live.update(render(state, time.time_ns(), console.height, width=console.width), refresh=True)
             await asyncio.sleep(_REFRESH_S)
 
     with Live(console=console, auto_refresh=False, screen=True) as live:

@@ -119,10 +119,12 @@ class WatchState:
     notes: deque[str] = field(default_factory=lambda: deque(maxlen=_NOTES))
 
     def is_connected(self) -> None:
-        """A connection is open."""
+        """A connection is open. It is told which streams are not live: what was said on an earlier one is over."""
         self.link, self.connected, self.trouble = "connected", True, None
         self.connected_once = True
-        self.subscribed = False
+        self.subscribed, self.refusal = False, None
+        for view in self.views.values():
+            view.state, view.state_reason, view.state_since = "live", "", 0
 
     def is_lost(self, reason: str) -> bool:
         """There is no connection, for this reason; True if that is news."""

@@ -10,7 +10,7 @@ import pytest
 from click.core import ParameterSource
 from click.testing import CliRunner
 
-from lfmesh.cli.root import COMMANDS, cli
+from lfmesh.cli.root import COMMANDS, cli, execute
 
 
 def commands() -> Iterator[tuple[str, click.Command]]:
@@ -108,3 +108,12 @@ def run(*arguments: str) -> subprocess.CompletedProcess[str]:
     return subprocess.run(
         [sys.executable, "-m", "lfmesh.cli", *arguments], capture_output=True, text=True, check=False, timeout=30
     )
+
+
+def test_without_a_command_the_help_is_shown_as_it_is(capsys: pytest.CaptureFixture[str]) -> None:
+    for arguments in ([], ["config"]):
+        code = execute(arguments)
+        shown = "".join(capsys.readouterr())
+        assert code == 2
+        assert shown.startswith("Usage: lfmesh")
+        assert "explains" not in shown

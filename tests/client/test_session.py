@@ -48,6 +48,39 @@ def test_subscribes_receives_and_connects_again_after_a_loss() -> None:
     assert json.loads(requests[1]) == {"op": "subscribe", "products": ["A-B", "C-D"], "channels": ["book"]}
 
 
+@pytest.mark.parametrize("cancelled", [False, True])
+def test_who_has_seen_enough_closes_normally(*, cancelled: bool) -> None:
+    async def scenario() -> int | None:
+        codes: asyncio.Queue[int | None] = asyncio.Queue()
+
+        async def handler(connection: ServerConnection) -> None:
+            await connection.recv()
+            await connection.send("{}")
+            await connection.wait_closed()
+            await codes.put(connection.close_code)
+
+        async with serve(handler, "127.0.0.1", 0) as server:
+            session = Session(f"ws://127.0.0.1:{server.sockets[0].getsockname()[1]}/ws", ["A-B"], ["book"])
+            if not cancelled:
+                await take(session, 2)
+                return await codes.get()
+            received = asyncio.Event()
+
+            async def follow() -> None:
+                async with aclosing(session.events()) as events:
+                    async for event in events:
+                        if isinstance(event, Received):
+                            received.set()
+
+            following = asyncio.create_task(follow())
+            await received.wait()
+            following.cancel()
+            await asyncio.gather(following, return_exceptions=True)
+            return await codes.get()
+
+    assert run(scenario()) == 1000
+
+
 def test_nobody_there_is_a_loss_and_not_the_end() -> None:
     async def scenario() -> list[Event]:
         server = await asyncio.start_server(lambda *_: None, "127.0.0.1", 0)

@@ -3,6 +3,7 @@
 import io
 
 import msgspec
+import pytest
 from rich.console import Console
 
 from lfmesh.top.render import age, number, render
@@ -16,9 +17,9 @@ ROW = Row(
 )  # fmt: skip
 
 
-def lines_of(*rows: Row, registries: tuple[int, int] = (1, 1)) -> list[str]:
-    console = Console(file=io.StringIO(), width=160)
-    console.print(render(rows, registries, live=False))
+def lines_of(*rows: Row, registries: tuple[int, int] = (1, 1), width: int = 160) -> list[str]:
+    console = Console(file=io.StringIO(), width=width)
+    console.print(render(rows, registries, live=False, width=width))
     assert isinstance(console.file, io.StringIO)
     return console.file.getvalue().splitlines()
 
@@ -30,6 +31,26 @@ def test_a_row_has_every_figure() -> None:
         "normalizer-1", "ready", "1", "12,346", "23,457", "1.2", "3", "4", "–", "12.5", "50", "1m15s", "2", "4711",
     ]  # fmt: skip
     assert len(columns.replace("lag ms", "lag").replace("cpu %", "cpu").replace("mem MB", "mem").split()) == 14
+
+
+@pytest.mark.parametrize("width", range(40, 161, 10))
+def test_narrow_terminals_lose_columns_and_no_figure_is_cut(width: int) -> None:
+    late = msgspec.structs.replace(ROW, instance="gateway-0", state="not ready", reasons=["shard 0 is not attached"])
+    lines = lines_of(ROW, late, width=width)
+    text = "\n".join(lines)
+    assert "…" not in text
+    assert all(len(line) <= width for line in lines)
+    row = next(line.split() for line in lines if line.startswith("normalizer-1"))
+    assert row[:2] == ["normalizer-1", "ready"]
+    assert ("4711" in row) == (width >= 140)
+    assert ("12,346" in row) == (width >= 60)
+
+
+def test_a_reason_with_a_long_word_costs_no_figures() -> None:
+    late = msgspec.structs.replace(ROW, state="not ready", reasons=["x" * 100])
+    lines = lines_of(late, width=80)
+    assert "12,346" in lines[-4]
+    assert sum(line.count("x") for line in lines) == 100
 
 
 def test_trouble_is_named() -> None:

@@ -2,6 +2,7 @@
 
 import io
 
+import pytest
 from rich.console import Console
 
 from lfmesh.client.messages import Book, Goaway, Other, Refused, Status, Ticker, Trade, Update
@@ -14,9 +15,9 @@ from tests.watch.test_state import last, update
 NOW = 1_700_000_000_123_000_000
 
 
-def text_of(state: WatchState, height: int = 40) -> str:
-    console = Console(file=io.StringIO(), width=160)
-    console.print(render(state, NOW, height))
+def text_of(state: WatchState, height: int = 40, width: int = 160) -> str:
+    console = Console(file=io.StringIO(), width=width)
+    console.print(render(state, NOW, height, width=width))
     assert isinstance(console.file, io.StringIO)
     return console.file.getvalue()
 
@@ -40,13 +41,51 @@ def test_tickers_with_exact_digits_spread_age_continuity_and_state() -> None:
 
 def test_trouble_is_on_the_screen() -> None:
     state = state_of(Channel.TICKER, "BTC-USD")
+    state.is_connected()
     state.apply(update(last("1.0")), NOW - 65_000_000_000)
     state.apply(Status("BTC-USD", Channel.TICKER, "stale", NOW - 60_000_000_000, "the venue is silent"), NOW)
     state.apply(Refused("UNKNOWN_PRODUCT", "no X-Y"), NOW)
+    text = text_of(state)
+    for part in ("stale: the venue is silent for 1m00s", "1m05s", "UNKNOWN_PRODUCT: no X-Y"):
+        assert part in text
+
+
+@pytest.mark.parametrize("channel", [Channel.TICKER, Channel.BOOK])
+def test_nothing_is_live_or_verified_without_a_connection(channel: Channel) -> None:
+    state = state_of(channel, "BTC-USD")
+    state.is_connected()
+    content = last("1.0") if channel is Channel.TICKER else Book([("1.0", "2")], [])
+    state.apply(update(content), NOW)
+    assert "live" in text_of(state)
     state.is_lost("connection refused")
     text = text_of(state)
-    for part in ("stale: the venue is silent for 1m00s", "1m05s", "UNKNOWN_PRODUCT: no X-Y", "connection refused"):
-        assert part in text
+    assert "connection refused" in text
+    assert "disconnected" in text
+    assert not {"live", "verified"} & set(text.split())
+
+
+@pytest.mark.parametrize("width", [40, 60, 80, 100, 160])
+def test_prices_names_and_states_are_whole_at_any_width(width: int) -> None:
+    state = state_of(Channel.TICKER, "BTC-USD")
+    state.is_connected()
+    state.apply(
+        update(Ticker(Trade("64250.10", "0.00010000", "buy", 1), ("64250.09", "2.12345678"), ("64250.11", "3"))), NOW
+    )
+    text = text_of(state, width=width)
+    assert "…" not in text
+    assert {"BTC-USD", "64250.10", "live"} <= set(text.split())
+    assert ({"64250.09", "64250.11", "verified"} <= set(text.split())) == (width >= 60)
+    assert ("0.00010000" in text) == (width >= 100)
+    assert all(len(row) <= width for row in text.splitlines())
+
+
+def test_trades_leave_out_the_least_important_columns() -> None:
+    state = state_of(Channel.TRADES, "BTC-USD")
+    state.is_connected()
+    state.apply(update([Trade("64250.10", "0.00010000", "buy", 912345678)], ts_event=NOW), NOW)
+    wide, narrow = (text_of(state, width=width).splitlines()[-1].split() for width in (100, 60))
+    assert wide == ["22:13:20.123", "BTC-USD", "64250.10", "0.00010000", "buy", "912345678", "verified"]
+    assert narrow == ["22:13:20.123", "BTC-USD", "64250.10", "0.00010000", "verified"]
 
 
 def test_more_products_than_lines_are_said_to_be_hidden() -> None:

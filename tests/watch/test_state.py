@@ -72,6 +72,19 @@ def test_status_and_refusals() -> None:
     assert list(state.notes) == ["UNKNOWN_PRODUCT: no X-Y"]
 
 
+def test_a_new_connection_forgets_what_the_last_one_said_of_states() -> None:
+    state = WatchState("ws://x", Channel.TICKER, {"BTC-USD": StreamView("BTC-USD")})
+    state.is_connected()
+    state.apply(update(last("1.0")), 5)
+    state.apply(Status("BTC-USD", Channel.TICKER, "recovering", 5, "a gap"), 6)
+    state.apply(Refused("UNKNOWN_PRODUCT", "no X-Y"), 6)
+    state.is_lost("broken")
+    state.is_connected()
+    view = state.views["BTC-USD"]
+    assert (view.state, view.state_reason, state.refusal) == ("live", "", None)
+    assert view.last_price() == "1.0"
+
+
 def test_losses_are_news_once() -> None:
     state = WatchState("ws://x", Channel.TICKER, {})
     assert state.is_lost("refused")

@@ -125,11 +125,11 @@ def _where(places: Places | None, ending: str | None) -> Text:
     if ending is not None:
         return Text(ending, style="yellow")
     if places is None:
-        return Text("starting …", style="dim")
+        return Text("starting …  not ready for clients yet", style="dim")
     watch, top = places.tools()
     return Text.assemble(
-        "clients ", (places.ws_url, "cyan"), "   page ", (f"{places.http_url}/", "cyan"), ("   Ctrl-C ends", "dim"),
-        "\nlook    ", (watch, "bold"), "   ", (top, "bold"),
+        ("ready for clients: ", "green"), (places.ws_url, "cyan"), "   page: ", (f"{places.http_url}/", "cyan"),
+        "\nsee it with: ", (watch, "bold"), "   ", (top, "bold"), ("   Ctrl-C ends", "dim"),
     )  # fmt: skip
 
 

@@ -78,7 +78,7 @@ class PlainScreen:
 
     def show(self, lines: Sequence[Line], places: Places | None, ending: str | None) -> None:
         """Print what has changed."""
-        if places is not None and places != self._places:
+        if places is not None and places != self._places and ending is None:
             self._places = places
             if self._json:
                 self._write_json("reached at", msgspec.to_builtins(places))

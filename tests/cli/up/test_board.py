@@ -3,10 +3,12 @@
 import io
 from pathlib import Path
 
+import pytest
 from rich.console import Console
 
 from lfmesh.cli.up.board import Line, Places, Work, changed, line_of, plain, render
 from lfmesh.cli.up.mesh import places_of
+from lfmesh.cli.up.screen import PlainScreen
 from lfmesh.cli.up.unit import Unit
 from lfmesh.types import Role
 
@@ -69,6 +71,33 @@ def test_the_screen_has_addresses_and_a_line_a_unit() -> None:
     text = console.file.getvalue()
     for part in ("LedgerFlux Mesh", "ws://127.0.0.1:8000/ws", "lfmesh watch", "lfmesh top", "normalizer-0", "1,234"):
         assert part in text
+
+
+@pytest.mark.parametrize("json", [False, True])
+def test_clients_are_invited_once_and_not_while_it_ends(capsys: pytest.CaptureFixture[str], *, json: bool) -> None:
+    places = Places("ws://127.0.0.1:8000/ws", "http://127.0.0.1:8000")
+    ended = PlainScreen("mesh", json=json)
+    ended.show([], None, None)
+    ended.show([], places, "ending …")
+    assert "ws://" not in capsys.readouterr().out
+    running = PlainScreen("mesh", json=json)
+    for ending in (None, None, "ending …"):
+        running.show([], places, ending)
+    assert capsys.readouterr().out.count("ws://") == 1
+
+
+def test_the_live_screen_says_whether_clients_can_connect() -> None:
+    places = Places("ws://127.0.0.1:8000/ws", "http://127.0.0.1:8000")
+
+    def text(places: Places | None, ending: str | None) -> str:
+        console = Console(file=io.StringIO(), width=77)
+        console.print(render("LedgerFlux Mesh", places, [], ending))
+        assert isinstance(console.file, io.StringIO)
+        return console.file.getvalue()
+
+    assert "ready for clients: ws://127.0.0.1:8000/ws " in text(places, None)
+    assert "not ready for clients yet" in text(None, None)
+    assert "clients" not in text(places, "ending …")
 
 
 def test_addresses_are_those_that_this_machine_reaches() -> None:
