@@ -1,4 +1,4 @@
-"""PROTOCOL.md's messages as a client reads them: prices and sizes are the exact texts of the wire.
+"""The client protocol's messages as a client reads them: prices and sizes are the exact texts of the wire.
 
 JSON numbers would lose digits as floats, and as plain Decimals the form of a zero; so numbers of money are cut out as
 text (`lfmesh.exact.scaled` compares them). Unknown fields are ignored, unknown operations come as they are.
@@ -79,7 +79,7 @@ class Subscribed(msgspec.Struct, frozen=True):
 
 
 class Refused(msgspec.Struct, frozen=True):
-    """An error or a rate limit; `code` as PROTOCOL.md lists them (RATE_LIMIT for the latter)."""
+    """An error or a rate limit; `code` as the client protocol lists them (RATE_LIMIT for the latter)."""
 
     code: str
     msg: str
@@ -174,7 +174,7 @@ _book = msgspec.json.Decoder(_Book)
 
 
 def parse(text: str | bytes) -> Message:
-    """One message of a gateway; BadFrame for what PROTOCOL.md does not allow."""
+    """One message of a gateway; BadFrame for what the client protocol does not allow."""
     try:
         envelope = _envelope.decode(text)
         reader = _readers.get(envelope.op)

@@ -1,4 +1,4 @@
-"""Terms: who may speak for a shard (DESIGN §3, fencing).
+"""Terms: who may speak for a shard.
 
 Each start and each take-over of a normalizer raises its shard's term, and the term is in every frame and beacon. Who
 remembers the highest one and ignores the lower ones can't be harmed by a process that was thought dead and wakes up.

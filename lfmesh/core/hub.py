@@ -1,4 +1,4 @@
-"""The gateway's heart: streams in, clients out, as plain functions (DESIGN §6). No await, no clock, no socket.
+"""The gateway's heart: streams in, clients out, as plain functions. No await, no clock, no socket.
 
     increments, opened, based, healed, voided ──► ring + open turn ──flush──► one write per client   (hub_streams)
     subscribe ──► snapshots, tails, positions ──pull──► live                                         (hub_joins)

@@ -1,4 +1,4 @@
-"""Whether a product's streams live, and if not, why: what `status` messages say (PROTOCOL.md).
+"""Whether a product's streams live, and if not, why: what `status` messages say (client protocol).
 
 Known of a product: when the venue last said anything about it; whether the ingestor that brings it is silent; whether
 its venue connection is lost; whether its book is waiting for a snapshot. From that each stream's state follows:

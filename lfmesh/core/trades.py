@@ -50,5 +50,5 @@ class TradeTape:
         return None if last is None or trade_id <= last + 1 else (last + 1, trade_id - 1)
 
     def state(self) -> str:
-        """The trades snapshot's state (PROTOCOL.md)."""
+        """The trades snapshot's state (client protocol)."""
         return encode.trades_state(map(encode.trade_fields, self._recent.values()))

@@ -1,4 +1,4 @@
-"""`python -m loadgen.client`: check a gateway against PROTOCOL.md, count, and measure."""
+"""`python -m loadgen.client`: check a gateway against the client protocol, count, and measure."""
 
 import asyncio
 import signal

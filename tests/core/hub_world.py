@@ -1,4 +1,4 @@
-"""A publisher whose whole history is known, clients that check PROTOCOL.md's guarantees, and fake sinks.
+"""A publisher whose whole history is known, clients that check the client protocol's guarantees, and fake sinks.
 
 State of a stream is a function of what was published, so any snapshot can be compared with the truth at its position.
 """

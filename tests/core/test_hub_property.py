@@ -1,6 +1,6 @@
 """Any interleaving of publishing, subscribing, answers, epochs, losses and slow sockets: every client's history holds.
 
-What is checked is in `hub_world.Reader`: PROTOCOL.md's guarantees 1 to 4 and 6, message by message.
+What is checked is in `hub_world.Reader`: the client protocol's guarantees 1 to 4 and 6, message by message.
 """
 
 import random

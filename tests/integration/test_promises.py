@@ -1,4 +1,4 @@
-"""PROTOCOL.md's guarantees under trouble, against a mesh in this process: losses, resumes, a registry that is gone."""
+"""The client protocol under trouble, in this process: losses, resumes, a registry that is gone."""
 
 import asyncio
 import json

@@ -1,4 +1,4 @@
-"""The models against PROTOCOL.md and everything that `core.encode` makes, byte for byte and digit for digit."""
+"""The models against the client protocol and everything that `core.encode` makes, byte for byte and digit for digit."""
 
 import json
 from pathlib import Path
@@ -27,7 +27,7 @@ from lfmesh.types import CHANNELS, Channel, Position, StreamKey, Trade
 VALIDATOR = jsonschema.Draft202012Validator(schema())
 
 EXAMPLES = Path(__file__).with_name("examples.jsonl").read_text(encoding="ascii").splitlines()
-"""Every kind of message, as PROTOCOL.md has it."""
+"""Every kind of message, as the client protocol has it."""
 TICK = EXAMPLES[6]
 TRADE = EXAMPLES[7]
 

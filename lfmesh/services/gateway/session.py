@@ -1,4 +1,4 @@
-"""One client's requests, carried out (PROTOCOL.md, client → gateway): text in, hub calls out. No await."""
+"""One client's requests, carried out (client protocol, client → gateway): text in, hub calls out. No await."""
 
 from collections.abc import Iterable, Mapping
 from typing import assert_never

@@ -1,4 +1,4 @@
-"""How clients join streams, over real sockets (PROTOCOL.md, guarantees 1 to 6)."""
+"""How clients join streams, over real sockets (client protocol, guarantees 1 to 6)."""
 
 import asyncio
 from decimal import Decimal

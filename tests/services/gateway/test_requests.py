@@ -1,4 +1,4 @@
-"""Every kind of request and every error row of PROTOCOL.md, over real sockets."""
+"""Every kind of request and every error row of the client protocol, over real sockets."""
 
 import json
 

@@ -1,4 +1,4 @@
-"""from_seq over real sockets: every form, from every rung (PROTOCOL.md, guarantee 1)."""
+"""from_seq over real sockets: every form, from every rung (client protocol, guarantee 1)."""
 
 import pytest
 

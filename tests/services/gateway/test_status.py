@@ -1,4 +1,4 @@
-"""What clients are told when data stops, and heartbeats (PROTOCOL.md, guarantee 7)."""
+"""What clients are told when data stops, and heartbeats (client protocol, guarantee 7)."""
 
 from lfmesh.types import Channel, StreamKey
 from tests.aio import eventually, run
