@@ -28,7 +28,8 @@ class StreamPosition(msgspec.Struct, frozen=True, array_like=True, gc=False):
 class Beacon(msgspec.Struct, frozen=True, gc=False):
     """A publisher's proof of life, every 100 ms, on the same socket as its market data and in order with it.
 
-    `positions` are the streams that changed since the last beacon; all of them when `full` (each second).
+    `positions` are the streams that changed since the last beacon; all of them when `full` (each second). `inputs` says
+    how far each ingestor's records have been dealt with: what came of them was published before this beacon.
     """
 
     shard: int
@@ -38,6 +39,7 @@ class Beacon(msgspec.Struct, frozen=True, gc=False):
     ts: int
     full: bool
     positions: list[StreamPosition]
+    inputs: list[InputPosition] = []
 
 
 class LinkChange(msgspec.Struct, frozen=True):
@@ -59,13 +61,20 @@ class BackfilledTrade(msgspec.Struct, frozen=True, array_like=True):
 
 
 class BackfillPage(msgspec.Struct, frozen=True):
-    """Trades fetched over REST, oldest first; `complete` when nothing more will come for the request."""
+    """Trades fetched over REST, oldest first; `complete` when nothing more will come for the request.
+
+    The venue was asked for from_trade_id … to_trade_id: an id in between that is not among `trades` it does not give,
+    now. `newest_trade_id` is the newest that it has shown us, 0 where it has shown none. `problem` says why a request
+    ends without all of it (empty: it does not).
+    """
 
     product: str
     from_trade_id: int
     to_trade_id: int
     trades: list[BackfilledTrade]
     complete: bool
+    newest_trade_id: int = 0
+    problem: str = ""
 
 
 # Requests -------------------------------------------------------------------------------------------------------
@@ -118,7 +127,7 @@ class SnapshotRequest(msgspec.Struct, frozen=True, tag="snapshot"):
 
 
 class StatesRequest(msgspec.Struct, frozen=True, tag="states"):
-    """To a snapshotter: what a starting normalizer needs of each of its streams, one `StreamSummary` a frame."""
+    """To a snapshotter: what a starting normalizer needs of its streams: `StatesReply`, one `StreamSummary` a frame."""
 
     shard: int
 
@@ -192,13 +201,26 @@ class View(msgspec.Struct, frozen=True, tag="view"):
     version: int = 0
 
 
-ReplyHeader = Reply | Unavailable | Rejected | SnapshotReply | View
+class StatesReply(msgspec.Struct, frozen=True, tag="states"):
+    """What a snapshotter knows of a shard; one `StreamSummary` a frame follows.
+
+    `inputs`: how far the records of each ingestor are in these states, for all streams but those that say otherwise.
+    """
+
+    term: int
+    inputs: list[InputPosition]
+
+
+ReplyHeader = Reply | Unavailable | Rejected | SnapshotReply | StatesReply | View
 
 
 class StreamSummary(msgspec.Struct, frozen=True):
     """What a snapshotter knows of one stream: where it stands and its state, for a normalizer that starts.
 
-    `trades` (oldest first) for trades, `bids` and `asks` (best first) for book, `fields` (JSON) for ticker.
+    `trades` (oldest first) and `last_trade_id` (0: unknown; can be ahead of them) for trades, `bids` and `asks` (best
+    first) for book, `fields` (JSON) for ticker. `input` is how far an ingestor's records are in it, NO_INPUT where the
+    state is not a function of one ingestor's records. `whole` is False where the publisher waits for something before
+    it can go on (status not live): later records have been dealt with, and are not in it.
     """
 
     product: str
@@ -211,6 +233,8 @@ class StreamSummary(msgspec.Struct, frozen=True):
     bids: list[Level] = []
     asks: list[Level] = []
     fields: bytes = b""
+    last_trade_id: int = 0
+    whole: bool = True
 
 
 # Registry and telemetry -----------------------------------------------------------------------------------------

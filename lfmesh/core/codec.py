@@ -10,6 +10,7 @@ Market data (normalizer → snapshotter, gateway), little-endian:
     flags  SNAPSHOT  the messages are the parts of one snapshot at (epoch, first_seq); (prev_epoch, prev_seq) is
                      where the stream stood before it, so that a consumer knows whether it had all of that
            STATUS    one status message; it consumes no seq
+           TURN_END  everything that came of the records up to `input` has been published, with this frame as the last
 
 Beacon (normalizer → snapshotter, gateway):  topic NUL  msgpack of `lfmesh.messages.Beacon`
 
@@ -41,6 +42,7 @@ _LENGTH = struct.Struct("<I")
 _INCREMENTS = struct.Struct("<BBxxIQ32xQQ24xq")
 _RAW_HEADER = struct.Struct("<BBBBIIQQQQq")
 _RECORD = struct.Struct("<BxxxIq")
+_NO_INCREMENTS = 0xFF & ~4
 
 
 class Flags(IntFlag):
@@ -49,6 +51,7 @@ class Flags(IntFlag):
     INCREMENTS = 0
     SNAPSHOT = 1
     STATUS = 2
+    TURN_END = 4
 
 
 class Header(NamedTuple):
@@ -140,7 +143,7 @@ def unpack_increments(frame: bytes) -> Increments | None:
     if end < 0 or offset + 4 > size:
         return None
     version, flags, count, term, epoch, first_seq, ts_publish = _INCREMENTS.unpack_from(frame, end + 1)
-    if version != VERSION or flags or not count:
+    if version != VERSION or flags & _NO_INCREMENTS or not count:
         return None
     messages = []
     length_at = _LENGTH.unpack_from

@@ -89,9 +89,13 @@ def book_fields(bids: Iterable[Level], asks: Iterable[Level]) -> str:
     return f'{{"bids":{levels(bids)},"asks":{levels(asks)}}}'
 
 
-def trades_state(trades: Iterable[str]) -> str:
-    """State of the trades channel from `trade_fields` texts, oldest first."""
-    return f'{{"trades":[{",".join(trades)}]}}'
+def trades_state(trades: Iterable[str], last_trade_id: int | None = None) -> str:
+    """State of the trades channel from `trade_fields` texts, oldest first.
+
+    `last_trade_id` is the id up to which nothing more will come, which can be ahead of the list; None: not known.
+    """
+    known = "" if last_trade_id is None else f',"last_trade_id":{last_trade_id}'
+    return f'{{"trades":[{",".join(trades)}]{known}}}'
 
 
 def book_changes(changes: Sequence[tuple[Side, str, str]]) -> str:

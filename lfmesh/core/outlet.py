@@ -134,6 +134,12 @@ class Outlet:
         """The record that the stream's newest message came from."""
         return InputPosition(self._ingestor, self._incarnation, self._number)
 
+    def resume(self, position: Position) -> None:
+        """Go on in an earlier process's epoch after this position: what comes is what it would have published."""
+        stream = self.stream
+        self._epoch, self._seq = position
+        self._prefix = encode.increment_prefix(self._kind, stream.product, stream.channel, position.epoch)
+
     def open(
         self,
         reason: SnapshotReason,

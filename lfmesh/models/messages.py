@@ -101,9 +101,10 @@ class IncrementMessage(Model):
 
 
 class TradesState(Model):
-    """The latest trades, oldest first."""
+    """The latest trades, oldest first. `last_trade_id`: no trade up to this id will come any more."""
 
     trades: list[TradeFields]
+    last_trade_id: Count | None = None
 
 
 class Missing(Model):

@@ -23,7 +23,7 @@ from lfmesh.core.hub_streams import Stream
 from lfmesh.core.recovery import Accepted, Based, Dropped, GapClosed, GapOpened, Opened, Wanted
 from lfmesh.core.sharding import shard_of
 from lfmesh.errors import BadMeshFrame
-from lfmesh.messages import Rejected, Reply, SnapshotReply, Unavailable, View, decode_beacon, decode_reply
+from lfmesh.messages import Rejected, Reply, SnapshotReply, StatesReply, Unavailable, View, decode_beacon, decode_reply
 from lfmesh.services.gateway.asks import Ask, Asks, Party
 from lfmesh.services.gateway.statistics import Counters
 from lfmesh.types import Position, StreamKey
@@ -258,7 +258,7 @@ class Intake:
                 self._apply(stream, feed, feed.answered(key, now).facts, now)
             case Unavailable() | Rejected():
                 self._apply(stream, feed, feed.unavailable(key, now).facts, now)
-            case SnapshotReply() | View():
+            case SnapshotReply() | StatesReply() | View():
                 raise BadMeshFrame(f"a retransmission of {key.product} {key.channel} was answered otherwise")
             case _:
                 assert_never(header)

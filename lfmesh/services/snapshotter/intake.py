@@ -15,7 +15,7 @@ from lfmesh.core.recovery import Accepted, Based, Dropped, GapClosed, GapOpened,
 from lfmesh.core.state import ShardState
 from lfmesh.core.wants import Wants
 from lfmesh.errors import BadMeshFrame
-from lfmesh.messages import Rejected, Reply, SnapshotReply, Unavailable, View, decode_beacon, decode_reply
+from lfmesh.messages import Rejected, Reply, SnapshotReply, StatesReply, Unavailable, View, decode_beacon, decode_reply
 from lfmesh.ports import StoredState
 from lfmesh.services.snapshotter.schedule import WriteSchedule
 from lfmesh.services.snapshotter.statistics import Counters, SnapshotterStatistics
@@ -148,7 +148,7 @@ class Intake:
                     self._base(key, header, parts[1:], now)
                 case Unavailable() | Rejected():
                     self._apply(self.feed.unavailable(key, now), now)
-                case Reply() | SnapshotReply() | View():
+                case Reply() | SnapshotReply() | StatesReply() | View():
                     self.bad("answer", f"a {rung} request for {key.product} {key.channel} got another answer")
                 case _:
                     assert_never(header)
