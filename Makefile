@@ -9,9 +9,12 @@ URL     ?= ws://localhost:8000/ws
 ARGS    ?=
 # Tests run in parallel processes, each test on ports of its own.
 WORKERS ?= 2
+# Of the fault bench: faults one after another, and the seed of their plan.
+ROUNDS  ?= 32
+SEED    ?= 1
 
 .DEFAULT_GOAL := help
-.PHONY: help setup up live test check soak bench lock clean \
+.PHONY: help setup up live test check soak bench chaos lock clean \
         run-sim run-registry run-ingestor run-normalizer run-snapshotter run-gateway \
         test-client-basic test-client-load
 
@@ -45,11 +48,14 @@ check: $(READY) ## Lint, format and strict types
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
 
-soak: $(READY) ## The long forms of the tests
-	$(BIN)/python -m pytest -m soak --timeout 1200 $(ARGS)
+soak: $(READY) ## The long forms of the tests, with the figures that they print
+	$(BIN)/python -m pytest -m soak --timeout 1200 -rP $(ARGS)
 
 bench: $(READY) ## Benchmarks, as one table
 	@$(BIN)/python -m loadgen.bench $(ARGS)
+
+chaos: $(READY) ## Break a whole mesh in ROUNDS seeded ways and audit every client (ROUNDS=200 SEED=7 ARGS="--only kill")
+	@$(BIN)/python -m loadgen.chaos --rounds $(ROUNDS) --seed $(SEED) $(ARGS)
 
 lock: $(READY) ## Choose exact versions anew and write requirements.lock (hashes, no addresses)
 	$(BIN)/uv pip compile pyproject.toml --extra dev --universal --python-version 3.12 \

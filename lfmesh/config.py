@@ -92,12 +92,26 @@ class VenueSection(Section):
     """The venue must have confirmed our subscription by then."""
     watchdog_s: Annotated[float, Field(gt=0, le=3600)] = 10.0
     """A connection that brought nothing for this long is closed and made anew."""
-    backoff_max_s: Annotated[float, Field(gt=0, le=30)] = 30.0
-    """Longest pause between two attempts to connect; the first retry is at once."""
+    backoff_max_s: Annotated[float, Field(gt=0, le=30)] = 3.0
+    """Longest pause between two attempts to connect; the first retry is at once. All share ws_requests_per_s."""
+    refused_max_s: Annotated[float, Field(gt=0, le=600)] = 30.0
+    """Longest pause before what the venue has refused, or left out, is asked for again."""
     compression: bool = False
     """Offer permessage-deflate: less traffic, several times the CPU a frame."""
     max_frame_bytes: Annotated[int, Field(ge=65536, le=48 * 1024 * 1024)] = 32 * 1024 * 1024
     """A larger frame closes the connection. Book snapshots can be several MB."""
+    ws_requests_per_s: Annotated[float, Field(gt=0, le=1000)] = 8.0
+    """The venue's limit for an address: connections opened, subscriptions made and ended, over all connections."""
+    ws_burst: Annotated[int, Field(ge=1, le=1000)] = 20
+    """So many of them at once."""
+    rest_requests_per_s: Annotated[float, Field(gt=0, le=1000)] = 10.0
+    """The venue's limit for an address: REST requests, by which lost trades are fetched."""
+    rest_burst: Annotated[int, Field(ge=1, le=1000)] = 15
+    """So many of them at once."""
+    rest_timeout_s: Annotated[float, Field(gt=0, le=60)] = 3.0
+    """A REST request must be answered by then."""
+    ingestors_per_address: Annotated[int, Field(ge=1, le=16)] = 1
+    """How many ingestors reach the venue from one address: each takes its share of the venue's limits."""
 
 
 class RegistrySection(Section):
@@ -159,6 +173,10 @@ class IngestorSection(Section):
     """Raw frames older than this are forgotten."""
     push_hwm_messages: Annotated[int, Field(ge=1)] = 200
     """Batches queued towards one normalizer; past it they are left to replay."""
+    backfill_queue_requests: Annotated[int, Field(ge=1, le=100_000)] = 2000
+    """Backfills that may wait; past it they are refused, and asked again by the normalizer."""
+    backfill_max_s: Annotated[float, Field(gt=0, le=600)] = 30.0
+    """A backfill that has not all of its trades after this long ends with what came."""
     batch_max_frames: Annotated[int, Field(ge=1, le=65536)] = 512
     """Largest batch."""
 
@@ -182,12 +200,27 @@ class NormalizerSection(Section):
     """Published frames older than this are forgotten."""
     raw_hwm_messages: Annotated[int, Field(ge=1)] = 200
     """Raw batches that may wait before ingestors are held back."""
+    standby_raw_bytes: Annotated[int, Field(ge=65536)] = 16 * 1024 * 1024
+    """While it stands by or starts, so much of what ingestors send waits; older frames are asked for again."""
     publish_hwm_messages: Annotated[int, Field(ge=1)] = 100_000
     """Frames queued towards one subscriber; past it they are dropped and must be asked for."""
+    subscribe_hwm_messages: Annotated[int, Field(ge=1)] = 100_000
+    """Frames of the active normalizer that may wait to be followed."""
     restore_timeout_s: Annotated[float, Field(ge=0, le=30)] = 1.0
-    """A starting normalizer waits this long for a snapshotter that knows where the streams stood."""
+    """A starting normalizer waits this long for another one that publishes, and for a snapshotter to tell where the
+    streams stood."""
     stale_after_s: Annotated[float, Field(gt=0)] = 10.0
-    """A product of which the venue says nothing for this long is reported stale."""
+    """A product of which the venue says nothing for this long is reported stale, and its book asked anew."""
+    backfill_after_s: Annotated[float, Field(ge=0, le=60)] = 1.0
+    """Another line, or a trade that a heartbeat has announced, may take this long before REST is asked for it."""
+    backfill_timeout_s: Annotated[float, Field(gt=0, le=600)] = 10.0
+    """Missing trades that nobody has given after this long are declared."""
+    hold_max_trades: Annotated[int, Field(ge=1, le=1_000_000)] = 10_000
+    """Trades of one product that may wait for missing ones; past it the oldest gap is declared."""
+    hold_max_bytes: Annotated[int, Field(ge=4096)] = 4 * 1024 * 1024
+    """And so much memory of them."""
+    line_lag_s: Annotated[float, Field(gt=0, le=60)] = 0.5
+    """A line whose trades are this much later than another's is left: its book is published from the other."""
 
 
 class SnapshotterSection(Section):
@@ -247,7 +280,7 @@ class GatewaySection(Section):
     ping_interval_s: Annotated[float, Field(gt=0)] = 20.0
     """WebSocket pings to clients; one that does not answer for as long is closed."""
     drain_s: Annotated[float, Field(ge=0, le=300)] = 1.0
-    """At shutdown clients are told to go and get this long."""
+    """At shutdown clients are sent away one after the other over this long."""
 
 
 class OpsSection(Section):

@@ -10,7 +10,9 @@
     ├── BadTape              a file that is no recorded tape: line and cause
     ├── RequestFailed        a peer answered a request with an error
     ├── RequestTimeout       a peer did not answer in time
-    ├── VenueRefused         the venue refused a subscription or a request
+    ├── VenueRefused         the venue refused a subscription or a request: asking again is of no use
+    ├── VenueUnavailable     the venue gave no usable answer; carries the reason under which it is counted
+    ├── VenueLimited         the venue wants fewer requests; carries for how long, where it says so
     └── StoreUnavailable     a store cannot be read or written
 
 Each message is one line that says what is wrong and, where a user can mend it, how.
@@ -66,7 +68,23 @@ class RequestTimeout(LfmeshError):
 
 
 class VenueRefused(LfmeshError):
-    """The venue refused a subscription or a request."""
+    """The venue refused a subscription or a request: asking again is of no use."""
+
+
+class VenueUnavailable(LfmeshError):
+    """The venue gave no usable answer; `reason` is the short name under which it is counted."""
+
+    def __init__(self, reason: str, detail: str) -> None:
+        super().__init__(detail)
+        self.reason = reason
+
+
+class VenueLimited(LfmeshError):
+    """The venue wants fewer requests; `retry_after_s` is when it will take the next one, None where it is not said."""
+
+    def __init__(self, retry_after_s: float | None) -> None:
+        super().__init__("the venue's request limit is exceeded")
+        self.retry_after_s = retry_after_s
 
 
 class StoreUnavailable(LfmeshError):

@@ -7,10 +7,11 @@ client library use: a Decimal whose `str` is the text it came from (`0.00000000`
 
 import re
 from decimal import Decimal
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-from pydantic import GetCoreSchemaHandler, GetJsonSchemaHandler
-from pydantic_core import core_schema
+if TYPE_CHECKING:  # a client that has no models needs no Pydantic, whose import costs more than all of ours
+    from pydantic import GetCoreSchemaHandler, GetJsonSchemaHandler
+    from pydantic_core import core_schema
 
 MAX_INTEGER_DIGITS = 20
 MAX_FRACTION_DIGITS = 18
@@ -62,13 +63,17 @@ class Exact(Decimal):
         return cls(value)
 
     @classmethod
-    def __get_pydantic_core_schema__(cls, _source: object, _handler: GetCoreSchemaHandler) -> core_schema.CoreSchema:
+    def __get_pydantic_core_schema__(
+        cls, _source: object, _handler: "GetCoreSchemaHandler"
+    ) -> "core_schema.CoreSchema":
+        from pydantic_core import core_schema
+
         return core_schema.no_info_plain_validator_function(
             cls.parse, serialization=core_schema.plain_serializer_function_ser_schema(lambda value: value)
         )
 
     @classmethod
     def __get_pydantic_json_schema__(
-        cls, _schema: core_schema.CoreSchema, _handler: GetJsonSchemaHandler
+        cls, _schema: "core_schema.CoreSchema", _handler: "GetJsonSchemaHandler"
     ) -> dict[str, Any]:
         return {"type": "number", "minimum": 0, "description": "exact decimal, the venue's digits"}

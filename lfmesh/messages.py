@@ -29,7 +29,9 @@ class Beacon(msgspec.Struct, frozen=True, gc=False):
     """A publisher's proof of life, every 100 ms, on the same socket as its market data and in order with it.
 
     `positions` are the streams that changed since the last beacon; all of them when `full` (each second). `inputs` says
-    how far each ingestor's records have been dealt with: what came of them was published before this beacon.
+    how far each ingestor's records have been dealt with: what came of them was published before this beacon. `sent` is
+    how many market-data frames this publisher has sent before it, statuses included. Before a `full` beacon every
+    status that is not live was published again. `leaving`: it is the last one, the publisher ends in order.
     """
 
     shard: int
@@ -40,6 +42,8 @@ class Beacon(msgspec.Struct, frozen=True, gc=False):
     full: bool
     positions: list[StreamPosition]
     inputs: list[InputPosition] = []
+    sent: int = 0
+    leaving: bool = False
 
 
 class LinkChange(msgspec.Struct, frozen=True):
@@ -84,13 +88,16 @@ class RetransmitRequest(msgspec.Struct, frozen=True, tag="retransmit"):
     """To a normalizer: every retained market-data frame of a stream after (epoch, seq).
 
     The reply's frames are market-data frames as they were published, in order; the first one may begin at or
-    before the position asked for.
+    before the position asked for. `max_bytes` bounds the answer beside the publisher's own bound (0: only that).
+    `or_oldest`: where some of it is no longer retained, everything from the oldest frame on that is after the position.
     """
 
     product: str
     channel: Channel
     epoch: int
     seq: int
+    max_bytes: int = 0
+    or_oldest: bool = False
 
 
 class ReplayRequest(msgspec.Struct, frozen=True, tag="replay"):
@@ -106,6 +113,12 @@ class ResyncRequest(msgspec.Struct, frozen=True, tag="resync"):
     """To an ingestor: get these products' books anew by resubscribing; the answer enters the raw stream."""
 
     products: list[str]
+
+
+class RelinkRequest(msgspec.Struct, frozen=True, tag="relink"):
+    """To an ingestor: nothing that it pushes arrives at this normalizer; push over a new connection."""
+
+    instance: str
 
 
 class BackfillRequest(msgspec.Struct, frozen=True, tag="backfill"):
@@ -127,9 +140,13 @@ class SnapshotRequest(msgspec.Struct, frozen=True, tag="snapshot"):
 
 
 class StatesRequest(msgspec.Struct, frozen=True, tag="states"):
-    """To a snapshotter: what a starting normalizer needs of its streams: `StatesReply`, one `StreamSummary` a frame."""
+    """To a snapshotter: what a starting normalizer needs of its streams: `StatesReply`, one `StreamSummary` a frame.
+
+    Products come in the order of their names, all streams of one together; those after `after` (empty: from the start).
+    """
 
     shard: int
+    after: str = ""
 
 
 class LookupRequest(msgspec.Struct, frozen=True, tag="lookup"):
@@ -147,6 +164,7 @@ Request = (
     RetransmitRequest
     | ReplayRequest
     | ResyncRequest
+    | RelinkRequest
     | BackfillRequest
     | SnapshotRequest
     | StatesRequest
@@ -205,10 +223,12 @@ class StatesReply(msgspec.Struct, frozen=True, tag="states"):
     """What a snapshotter knows of a shard; one `StreamSummary` a frame follows.
 
     `inputs`: how far the records of each ingestor are in these states, for all streams but those that say otherwise.
+    `more`: ask again from after the last product.
     """
 
     term: int
     inputs: list[InputPosition]
+    more: bool = False
 
 
 ReplyHeader = Reply | Unavailable | Rejected | SnapshotReply | StatesReply | View
@@ -245,7 +265,8 @@ class ServiceRecord(msgspec.Struct, frozen=True):
 
     `instance` is its stable name (`normalizer-0`), `incarnation` its start time in µs: the higher one is the newer
     process. `endpoints` are ZeroMQ addresses by socket name, see `lfmesh.config.ENDPOINT_NAMES`; `http` is its ops
-    URL. `products` are those that an ingestor carries.
+    URL. `products` are those that an ingestor carries. `active`: whether a normalizer publishes or stands by, as it was
+    a moment ago. That is for people; the publishers' terms decide.
     """
 
     role: Role
@@ -259,6 +280,7 @@ class ServiceRecord(msgspec.Struct, frozen=True):
     line: Line | None = None
     http: str = ""
     products: list[str] = []
+    active: bool | None = None
 
 
 class ServiceName(NamedTuple):

@@ -109,6 +109,15 @@ class ServesHttp(Protocol):
         """Base URL of that port, known once `start` has returned."""
 
 
+@runtime_checkable
+class MayStandBy(Protocol):
+    """A service of which one of several works while the others stand by."""
+
+    @property
+    def active(self) -> bool:
+        """True while it is the one that works."""
+
+
 class StoredState(msgspec.Struct, frozen=True):
     """Latest state of one stream, as a state store keeps it; `state` is the JSON text of the snapshot's `state`."""
 

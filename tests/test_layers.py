@@ -26,6 +26,7 @@ ONLY_IN = {
     "boto3": ("lfmesh.store.aws",),
     "botocore": ("lfmesh.store.aws",),
     "sqlite3": ("lfmesh.store",),
+    "httpx": ("lfmesh.venues",),
     "prometheus_client": ("lfmesh.observe", "tests", "loadgen"),
 }
 NOT_IN_CORE = {"asyncio", "time", "socket", "logging", "structlog", "random", "threading", "os", "subprocess", "zmq"}

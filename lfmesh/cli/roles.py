@@ -20,6 +20,20 @@ def _shard_option[F: Callable[..., Any]](command: F) -> F:
     )(command)
 
 
+def _instance_option[F: Callable[..., Any]](command: F) -> F:
+    return option(
+        "--instance",
+        metavar="NAME",
+        help="Its stable name; each process needs its own.  [default: the configuration's]",
+    )(command)
+
+
+def _keys(role: Role, **given: object) -> dict[str, dict[str, Any]]:
+    """The keys of a role's section that options replace."""
+    keys = {key: value for key, value in given.items() if value is not None}
+    return {str(role): keys} if keys else {}
+
+
 def _run(
     role: Role,
     config_path: Path | None,
@@ -40,64 +54,91 @@ def _run(
 
 
 @click.command(short_help="Run one registry replica.")
+@_instance_option
 @config_option
 @log_options
-def registry(config_path: Path | None, log_format: str | None, log_level: str | None) -> int:
+def registry(instance: str | None, config_path: Path | None, log_format: str | None, log_level: str | None) -> int:
     """Run one registry replica, through which services find each other.
 
     It listens at registry.bind_requests and registry.bind_changes. Replicas don't know each other: run as many as you
-    like and name them all in registry.endpoints. SIGTERM or Ctrl-C ends it in order.
+    like, each with --instance and these addresses of its own (LFMESH_REGISTRY__BIND_REQUESTS, …__BIND_CHANGES), and
+    name them all in registry.endpoints. SIGTERM or Ctrl-C ends it in order.
     """
-    return _run(Role.REGISTRY, config_path, log_changes(log_format, log_level))
+    changes = _keys(Role.REGISTRY, instance=instance)
+    return _run(Role.REGISTRY, config_path, changes | log_changes(log_format, log_level))
 
 
 @click.command(short_help="Run one ingestor: the venue's feed into the mesh.")
+@_instance_option
+@option(
+    "--line",
+    type=click.Choice(["A", "B"]),
+    help="Which of two lines it is.  [default: ingestor.line, A]",
+)
 @config_option
 @log_options
-def ingestor(config_path: Path | None, log_format: str | None, log_level: str | None) -> int:
+def ingestor(
+    instance: str | None,
+    line: str | None,
+    config_path: Path | None,
+    log_format: str | None,
+    log_level: str | None,
+) -> int:
     """Run one ingestor: it connects to the venue (section [venue]) and feeds every normalizer.
 
-    SIGTERM or Ctrl-C ends it in order.
+    Two may carry the same products, one with --line B --instance ingestor-B; if both reach the venue from one address,
+    venue.ingestors_per_address is 2 for both. SIGTERM or Ctrl-C ends it in order.
     """
-    return _run(Role.INGESTOR, config_path, log_changes(log_format, log_level))
+    changes = _keys(Role.INGESTOR, instance=instance, line=line)
+    return _run(Role.INGESTOR, config_path, changes | log_changes(log_format, log_level))
 
 
 @click.command(short_help="Run the normalizer of one shard.")
 @_shard_option
+@_instance_option
 @config_option
 @log_options
-def normalizer(shard: int, config_path: Path | None, log_format: str | None, log_level: str | None) -> int:
+def normalizer(
+    shard: int, instance: str | None, config_path: Path | None, log_format: str | None, log_level: str | None
+) -> int:
     """Run the normalizer of one shard: it validates the venue's frames, keeps the books and publishes the streams.
 
+    A second one of the shard (--instance normalizer-0-b) stands by and takes over when the first one fails.
     SIGTERM or Ctrl-C ends it in order.
     """
-    return _run(Role.NORMALIZER, config_path, log_changes(log_format, log_level), shard)
+    changes = _keys(Role.NORMALIZER, instance=instance)
+    return _run(Role.NORMALIZER, config_path, changes | log_changes(log_format, log_level), shard)
 
 
 @click.command(short_help="Run the snapshotter of one shard.")
 @_shard_option
+@_instance_option
 @config_option
 @log_options
-def snapshotter(shard: int, config_path: Path | None, log_format: str | None, log_level: str | None) -> int:
+def snapshotter(
+    shard: int, instance: str | None, config_path: Path | None, log_format: str | None, log_level: str | None
+) -> int:
     """Run the snapshotter of one shard: it holds the state of every stream and writes it to mesh.data_dir.
 
+    A shard may have a second one (--instance snapshotter-0-b), with a store file of its own; each answers.
     SIGTERM or Ctrl-C ends it in order, with everything written.
     """
-    return _run(Role.SNAPSHOTTER, config_path, log_changes(log_format, log_level), shard)
+    changes = _keys(Role.SNAPSHOTTER, instance=instance)
+    return _run(Role.SNAPSHOTTER, config_path, changes | log_changes(log_format, log_level), shard)
 
 
 @click.command(short_help="Run one gateway: WebSocket and HTTP for clients.")
+@_instance_option
 @option("--host", metavar="ADDRESS", help="Address to listen on.  [default: gateway.host, 127.0.0.1]")
 @option("--port", metavar="PORT", type=click.IntRange(0, 65535), help="0: any free.  [default: gateway.port, 8000]")
 @config_option
 @log_options
-def gateway(
-    host: str | None, port: int | None, config_path: Path | None, log_format: str | None, log_level: str | None
-) -> int:
+def gateway(**options: Any) -> int:  # noqa: ANN401 - the options above, by name
     """Run one gateway: it serves WebSocket clients, and HTTP on the same port.
 
-    SIGTERM or Ctrl-C ends it in order: clients are told to go, and get gateway.drain_s for it.
+    Run as many as you like, each with --instance and --port of its own. SIGTERM or Ctrl-C ends it in order: clients are
+    told to go, and get gateway.drain_s for it.
     """
-    given = {key: value for key, value in (("host", host), ("port", port)) if value is not None}
-    changes: dict[str, dict[str, Any]] = {"gateway": given} if given else {}
-    return _run(Role.GATEWAY, config_path, changes | log_changes(log_format, log_level))
+    changes = _keys(Role.GATEWAY, instance=options["instance"], host=options["host"], port=options["port"])
+    changes |= log_changes(options["log_format"], options["log_level"])
+    return _run(Role.GATEWAY, options["config_path"], changes)

@@ -39,11 +39,17 @@ def top(once: bool, as_json: bool, registry: tuple[str, ...], data_dir: Path | N
     dealt with; gaps count what was found missing since its start. Rates are per second, cpu is of one core. A
     process that stopped telling is shown as silent.
 
+    Of recovery: duty is active or standby, or an ingestor's line and how many books are published from it
+    (line A 5/6), or that a gateway drains; open are streams that miss something now, fetches are backfills from the
+    venue under way; mended by counts what has mended gaps since the start. What nobody has to say is not shown.
+
     \b
     --json prints {"ts": ns, "registries": {"answering": N, "known": N}, "roles": [...]}, each role with
       role, instance, shard, state (ready, not ready, silent, gone, announced), reasons, pid, host, http, age_s,
       restarts (seen while this command ran), messages_in_per_s, messages_out_per_s, messages_in_total,
-      messages_out_total, lag_ms, queue_messages, gaps, clients, cpu_percent, rss_bytes;
+      messages_out_total, lag_ms, queue_messages, gaps, clients, cpu_percent, rss_bytes, line (A or B), active,
+      open_gaps, backfills, links_lost, takeovers, published (books by the ingestor that brings them), rungs (gaps
+      mended, by what mended them), draining;
       what is not known is null.
     """
     section = _registry(registry, data_dir, config_path)

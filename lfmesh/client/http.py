@@ -37,3 +37,20 @@ def get_json(url: str, timeout_s: float = 2.0) -> Any:  # noqa: ANN401 - JSON
 async def fetch_json(url: str, timeout_s: float = 2.0) -> Any:  # noqa: ANN401 - JSON
     """`get_json` without blocking the loop."""
     return await asyncio.to_thread(get_json, url, timeout_s)
+
+
+async def fetch_products(base: str, timeout_s: float = 2.0) -> list[str]:
+    """The ids of the products that the gateway at `http://HOST:PORT` lists; LfmeshError."""
+    listed = await fetch_json(f"{base}/products", timeout_s)
+    try:
+        return [product.id for product in msgspec.convert(listed, _Listed).products]
+    except msgspec.ValidationError as error:
+        raise LfmeshError(f"{base}/products is no gateway's list of products") from error
+
+
+class _Product(msgspec.Struct):
+    id: str
+
+
+class _Listed(msgspec.Struct):
+    products: list[_Product]

@@ -15,7 +15,8 @@ class MeshFile(msgspec.Struct, frozen=True, forbid_unknown_fields=False):
     """One running mesh. `pid` is its supervisor's; `pids` those of the roles, by instance.
 
     `runtime_dir` holds its sockets. `started_ns` is in ns since the Unix epoch. `simulator_url` is the base of the
-    simulator's REST and control endpoints, None when the source is the venue itself.
+    simulator's REST and control endpoints, None when the source is the venue itself. `gateway_urls` are those of all
+    gateways, `gateway_url` and `http_url` are the first one's.
     """
 
     pid: int
@@ -25,6 +26,7 @@ class MeshFile(msgspec.Struct, frozen=True, forbid_unknown_fields=False):
     registry_endpoints: list[str]
     runtime_dir: str
     simulator_url: str | None = None
+    gateway_urls: list[str] = []
     pids: dict[str, int] = {}
 
 

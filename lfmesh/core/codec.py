@@ -2,7 +2,7 @@
 
 Market data (normalizer → snapshotter, gateway), little-endian:
 
-    topic NUL  version:u8 flags:u8 reserved:u16 count:u32  term:u64 instance:u64
+    topic NUL  version:u8 flags:u8 sent:u16 count:u32  term:u64 instance:u64
     input.ingestor:u64 input.incarnation:u64 input.number:u64
     epoch:u64 first_seq:u64 prev_epoch:u64 prev_seq:u64 ts_event:i64 ts_publish:i64
     count × ( length:u32  JSON message in the form that clients receive )
@@ -11,6 +11,9 @@ Market data (normalizer → snapshotter, gateway), little-endian:
                      where the stream stood before it, so that a consumer knows whether it had all of that
            STATUS    one status message; it consumes no seq
            TURN_END  everything that came of the records up to `input` has been published, with this frame as the last
+
+    sent counts all frames that this publisher has sent, modulo 65536: who misses none knows that it has seen all that a
+    TURN_END speaks of.
 
 Beacon (normalizer → snapshotter, gateway):  topic NUL  msgpack of `lfmesh.messages.Beacon`
 
@@ -67,6 +70,7 @@ class Header(NamedTuple):
     prev_seq: int
     ts_event: int
     ts_publish: int
+    sent: int = 0
 
 
 class MarketFrame(NamedTuple):
@@ -88,9 +92,9 @@ def pack(topic: bytes, header: Header, messages: Sequence[bytes]) -> bytes:
 
 
 def _pack_header(header: Header, count: int) -> bytes:
-    flags, term, instance, source, epoch, first_seq, prev_epoch, prev_seq, ts_event, ts_publish = header
+    flags, term, instance, source, epoch, first_seq, prev_epoch, prev_seq, ts_event, ts_publish, sent = header
     return _HEADER.pack(
-        VERSION, flags, 0, count, term, instance, *source,
+        VERSION, flags, sent, count, term, instance, *source,
         epoch, first_seq, prev_epoch, prev_seq, ts_event, ts_publish,
     )  # fmt: skip
 
@@ -160,7 +164,7 @@ def unpack_increments(frame: bytes) -> Increments | None:
 def _unpack_header(frame: bytes, offset: int) -> tuple[Header, int, int]:
     try:
         (
-            version, flags, _, count, term, instance, ingestor, incarnation, number,
+            version, flags, sent, count, term, instance, ingestor, incarnation, number,
             epoch, first_seq, prev_epoch, prev_seq, ts_event, ts_publish,
         ) = _HEADER.unpack_from(frame, offset)  # fmt: skip
     except struct.error as error:
@@ -168,7 +172,7 @@ def _unpack_header(frame: bytes, offset: int) -> tuple[Header, int, int]:
     if version != VERSION:
         raise BadMeshFrame(f"format version {version}; this process reads {VERSION}")
     source = InputPosition(ingestor, incarnation, number)
-    header = Header(flags, term, instance, source, epoch, first_seq, prev_epoch, prev_seq, ts_event, ts_publish)
+    header = Header(flags, term, instance, source, epoch, first_seq, prev_epoch, prev_seq, ts_event, ts_publish, sent)
     return header, count, offset + _HEADER.size
 
 
@@ -227,6 +231,17 @@ def pack_raw(header: RawHeader, records: Sequence[RawRecord] = ()) -> bytes:
         parts.append(pack_record(record_kind, len(body), ts_ingest))
         parts.append(body)
     return b"".join(parts)
+
+
+def last_record(frame: bytes) -> InputPosition:
+    """The newest record that a raw frame holds or, a beacon, announces; its records are not looked at. BadMeshFrame."""
+    try:
+        version, _, _, _, _, count, ingestor, incarnation, first_number, _, _ = _RAW_HEADER.unpack_from(frame)
+    except struct.error as error:
+        raise BadMeshFrame("a raw frame shorter than its header") from error
+    if version != VERSION:
+        raise BadMeshFrame(f"format version {version}; this process reads {VERSION}")
+    return InputPosition(ingestor, incarnation, first_number + count - 1)
 
 
 def unpack_raw(frame: bytes) -> tuple[RawHeader, list[RawRecord]]:

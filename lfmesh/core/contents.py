@@ -45,6 +45,7 @@ class Content(Protocol):
 
 class _TradesText(msgspec.Struct):
     trades: list[msgspec.Raw]
+    last_trade_id: int | None = None
 
 
 class _BookText(msgspec.Struct):
@@ -117,17 +118,20 @@ class TickerContent:
 
 
 class TradesContent:
-    """The latest fifty trades, oldest first."""
+    """The latest fifty trades, oldest first, and the id up to which no more will come, where the publisher tells it."""
 
-    __slots__ = ("_loaded", "_recent")
+    __slots__ = ("_loaded", "_recent", "_told_id")
 
     def __init__(self) -> None:
         self._loaded: list[bytes] = []
+        self._told_id: int | None = None
         self._recent: deque[bytes] = deque(maxlen=KEPT_TRADES)
 
     def load(self, parts: Sequence[bytes]) -> None:
         """See `Content`."""
-        self._loaded = [bytes(trade) for part in parts for trade in _decode(_trades_texts, part).trades]
+        found = [_decode(_trades_texts, part) for part in parts]
+        self._loaded = [bytes(trade) for part in found for trade in part.trades]
+        self._told_id = found[-1].last_trade_id if found else None
         self._recent.clear()
 
     def apply(self, messages: Iterable[bytes]) -> None:
@@ -141,7 +145,17 @@ class TradesContent:
     def text(self) -> bytes:
         """See `Content`."""
         trades = self._loaded[self._first_loaded() :] + [_fields_of(message) for message in self._recent]
-        return b'{"trades":[' + b",".join(trades) + b"]}"
+        last = b"" if self._told_id is None else b',"last_trade_id":%d' % self.last_trade_id
+        return b'{"trades":[' + b",".join(trades) + b"]" + last + b"}"
+
+    @property
+    def last_trade_id(self) -> int:
+        """The id up to which nothing more will come; it can be ahead of the trades. 0 where none is known."""
+        if self._recent:
+            return _decode(_trade_messages, self._recent[-1]).data.fields.trade_id
+        if self._told_id is not None:
+            return self._told_id
+        return _decode(_trade_texts, self._loaded[-1]).trade_id if self._loaded else 0
 
     def trades(self) -> list[BackfilledTrade]:
         """The same, decoded; `ts_event` is 0 for trades that came with a state, which does not tell it."""

@@ -2,6 +2,9 @@
 
 Each start and each take-over of a normalizer raises its shard's term, and the term is in every frame and beacon. Who
 remembers the highest one and ignores the lower ones can't be harmed by a process that was thought dead and wakes up.
+
+Two that took over at once, neither knowing of the other, may have made the same term. Then the higher instance id
+speaks: everybody decides the same, whatever order the two were heard in.
 """
 
 from typing import Literal
@@ -11,23 +14,36 @@ Verdict = Literal["same", "newer", "stale"]
 
 
 class Fence:
-    """The highest term seen of one shard. Terms are integers from 1; 0 means that none is known yet."""
+    """The highest term seen of one shard, and whose it is. Terms and instance ids are integers from 1; 0: unknown."""
 
-    __slots__ = ("_highest",)
+    __slots__ = ("_highest", "_instance")
 
     def __init__(self, highest: int = 0) -> None:
         self._highest = highest
+        self._instance = 0
 
     @property
     def highest(self) -> int:
         """The term that is in force; 0 before the first."""
         return self._highest
 
-    def admit(self, term: int) -> Verdict:
-        """What a message of this term is; a newer term is in force from now on."""
+    @property
+    def instance(self) -> int:
+        """Who speaks under it; 0 before its first message."""
+        return self._instance
+
+    def admit(self, term: int, instance: int = 0) -> Verdict:
+        """What a message of this term and instance is; a newer publisher is in force from now on."""
         if term == self._highest:
-            return "same"
+            known = self._instance
+            if instance == known or not instance:
+                return "same"
+            if instance < known:
+                return "stale"
+            self._instance = instance
+            return "newer" if known else "same"
         if term < self._highest:
             return "stale"
         self._highest = term
+        self._instance = instance
         return "newer"

@@ -17,10 +17,10 @@ from lfmesh.core.hub_clients import OUTBOX_CHUNK_BYTES, Client, Sink
 from lfmesh.core.hub_frames import text_frame, text_frames
 from lfmesh.core.hub_history import ENTRY_OVERHEAD_BYTES, Unit
 from lfmesh.core.hub_joins import JoinCounters, JoinLimits, Joins, Start, Want
-from lfmesh.core.hub_snapshots import Cached, Holding, State, last_trade_id, state_of
+from lfmesh.core.hub_snapshots import Cached, State, state_of
 from lfmesh.core.hub_streams import Fanout, Stream
 from lfmesh.core.ring import ReplayRing, RingStatistics
-from lfmesh.types import Channel, Position, StreamKey
+from lfmesh.types import Position, StreamKey
 
 SLOW_CONSUMER = 4001
 
@@ -93,8 +93,8 @@ class Hub:
         self._ring.append(stream.key, epoch, first_seq, count, frames, size=size, now=now)
         stream.position = Position(epoch, first_seq + count - 1)
         self.counters.messages += count
-        if stream.key.channel is Channel.TRADES:
-            stream.newest = frames[-1]
+        if stream.trades is not None:
+            stream.trades.newest = frames[-1]
         if stream.cached is not None:
             self._joins.extended(stream, frames)
         self._fanout.publish(stream, frames)
@@ -121,9 +121,8 @@ class Hub:
     def healed(self, stream: Stream, state: State, now: int) -> None:
         """What is missing after the stream's position can't be had: it goes on from this state."""
         assert stream.position is not None
-        holding = Holding(stream.position, last_trade_id(stream.newest))
-        cached = Cached(stream.key, state)
-        self._snapshot_in_place(stream, state.position, cached.frames("gap", holding), now)
+        frames = Cached(stream.key, state).frames("gap", stream.holding(stream.position))
+        self._snapshot_in_place(stream, state.position, frames, now)
         if self._joins.wanting(stream):
             self._joins.offered(stream, state, now)
         if stream.joins:
@@ -137,9 +136,11 @@ class Hub:
         self._fanout.flush()
         self._ring.forget(stream.key)
         self._joins.uncache(stream)
-        holding = Holding(held, last_trade_id(stream.newest))
+        holding = stream.holding(held)
+        if stream.trades is not None:
+            stream.trades.end_epoch(held)
+            stream.trades.newest = b""
         stream.position = stream.ahead = None
-        stream.newest = b""
         stream.min_term = term
         self._joins.restart(stream, holding, now)
 
@@ -174,9 +175,15 @@ class Hub:
         client.pending.clear()
         client.pending_bytes = 0
 
+    def finish(self, client: Client) -> None:
+        """The client follows nothing any more; what waits for it already is still sent."""
+        self._fanout.flush()
+        client.leaving = True
+        self._joins.forget(client)
+
     def subscribe(self, client: Client, key: StreamKey, start: Start, now: int) -> None:
         """Follow a stream, from now on or anew."""
-        if not client.closed:
+        if not client.closed and not client.leaving:
             self._joins.begin(client, self.stream(key), start, now)
 
     def unsubscribe(self, client: Client, key: StreamKey) -> None:
@@ -260,8 +267,12 @@ class Hub:
         self._joins.older(self.stream(key), units, more, now)
 
     def no_older(self, key: StreamKey, now: int) -> None:
-        """The publisher has not got what was wanted, or did not answer."""
+        """The publisher has nothing of what was wanted."""
         self._joins.no_older(self.stream(key), now)
+
+    def unanswered_older(self, key: StreamKey, now: int) -> None:
+        """Nobody answered, or somebody who has been replaced since."""
+        self._joins.unanswered_older(self.stream(key), now)
 
     def tick(self, now: int) -> None:
         """What time has come for; call it several times a second."""
@@ -308,9 +319,11 @@ class Hub:
             stream.key, position.epoch, position.seq, 1, frames,
             size=size, now=now, snapshot=True, previous=stream.position,
         )  # fmt: skip
+        if stream.trades is not None:
+            if stream.position is not None and stream.position.epoch != position.epoch:
+                stream.trades.end_epoch(stream.position)
+            stream.trades.newest = frames[-1]
         stream.position = position
-        if stream.key.channel is Channel.TRADES and last_trade_id(frames[-1]) is not None:
-            stream.newest = frames[-1]
         self._joins.uncache(stream)
         if len(frames) == 1:
             self._fanout.publish(stream, frames)

@@ -38,12 +38,20 @@ Awaited = Literal["snapshot", "position", "retransmission"]
 
 
 @dataclass(slots=True, eq=False)
+class Piece:
+    """What an answer of a publisher's ring keeps alive, while `users` joins have frames of it in their queues."""
+
+    size: int
+    users: int = 0
+
+
+@dataclass(slots=True, eq=False)
 class Join:
     """One stream on its way to live for one client.
 
     `waits` is what it waits for; None: `queue` is being sent, and after it what the ring has after `cursor`.
-    `holding` is what the client holds at least, None while it holds nothing of the stream; `target` is the position to
-    go on from.
+    `holding` is what the client holds at least, None while it holds nothing of the stream; it is `gives` when the first
+    of the queue has been sent. `target` is the position to go on from.
     """
 
     client: "Client"
@@ -55,10 +63,22 @@ class Join:
     deadline: int = 0
     queue: deque[bytes] = field(default_factory=deque)
     cursor: Position | None = None
-    owed: int = 0
-    """Bytes in its queue that only it (and who asked with it) keeps alive: answers to a WantOlder."""
+    gives: Holding | None = None
+    piece: Piece | None = None
+    """The answer to a WantOlder of which there are frames in its queue."""
+    served: bool = False
+    """True when it has been counted what serves it."""
+    sent: bool = False
+    """True when something of the stream has been sent since it began."""
     pulling: bool = False
     """True while it stands in the client's `pulls`."""
+
+    def begin_anew(self, holding: Holding | None) -> None:
+        """What the client gets next is a snapshot; `holding` is what it holds of the stream, if anything is known."""
+        if self.sent:
+            self.reason = "gap"
+        if holding is not None and (self.sent or self.holding is not None):
+            self.holding = holding
 
 
 @dataclass(slots=True, eq=False)
@@ -76,8 +96,10 @@ class Client:
     paused: bool = False
     paused_at: int = 0
     closed: bool = False
-    owed: int = 0
-    """Of all its joins."""
+    leaving: bool = False
+    """True when it is sent nothing any more but what waits for it."""
+    pieces: int = 0
+    """Answers to a WantOlder of which there are frames in its queues."""
     quiet: int = 0
     """Heartbeat ticks since something was sent."""
 

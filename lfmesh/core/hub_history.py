@@ -1,13 +1,22 @@
-"""What was published after a position, put together from retained units: the increments that make a join gapless."""
+"""What was published after a position, put together from retained units: the increments that make a join gapless.
 
+And where nobody has all of that any more: the trades from the oldest on that is still to be had (`oldest_trades`).
+"""
+
+import re
 from collections.abc import Iterable, Sequence
 from typing import NamedTuple
 
-from lfmesh.core.ring import ReplayRing
+from lfmesh.core import encode
+from lfmesh.core.hub_frames import payload
+from lfmesh.core.hub_snapshots import State, state_of
+from lfmesh.core.ring import Entry, ReplayRing
 from lfmesh.types import Position, StreamKey
 
 Ring = ReplayRing[StreamKey, Sequence[bytes]]
 """A unit's payload is its messages as WebSocket frames."""
+
+_TS_PUBLISH = re.compile(rb'"ts_publish":([0-9]+)')
 
 ENTRY_OVERHEAD_BYTES = 400
 """What a retained unit costs beside its messages."""
@@ -48,7 +57,7 @@ def link(units: Iterable[Unit], after: Position, until: Position | None = None, 
         if unit.snapshot:
             if here <= at:
                 continue
-            if unit.previous != at:
+            if not _follows(unit, at):
                 return None
             fresh: Sequence[bytes] = unit.frames
             at = here
@@ -70,13 +79,61 @@ def link(units: Iterable[Unit], after: Position, until: Position | None = None, 
     return Run(frames, at)
 
 
+def _follows(unit: Unit, at: Position) -> bool:
+    """True if a snapshot comes next at a position: there the stream stood before it, or it opens an epoch, and stood
+    in that of the position, short of it (who went on from there had heard less of it)."""
+    before = unit.previous
+    return before is not None and (before == at or (before.epoch == at.epoch < unit.epoch and before < at))
+
+
 def after(ring: Ring, key: StreamKey, position: Position, max_bytes: int = 0) -> Run | None:
     """What the ring has after a position (not the newest one of the stream), or None where it can't serve that."""
-    entries = ring.since(key, position)
+    entries = ring.since(key, position, max_bytes)
     if entries is None:
         return None
-    return link(
-        (Unit(entry.epoch, entry.first_seq, entry.snapshot, entry.previous, entry.payload) for entry in entries),
-        position,
-        max_bytes=max_bytes,
-    )
+    return link(map(_unit, entries), position, max_bytes=max_bytes)
+
+
+def over_gap(ring: Ring, key: StreamKey, position: Position) -> bool:
+    """True if what the ring has after a position begins with a snapshot of its epoch, which healed a gap."""
+    entries = ring.since(key, position, 1)
+    return any(entry.snapshot and entry.epoch == position.epoch for entry in entries or ())
+
+
+def retained(ring: Ring, key: StreamKey, position: Position) -> Iterable[Unit]:
+    """All that the ring has of a stream after a position, or, where it has not got all of that, all that it has."""
+    return map(_unit, ring.since(key, position) or ring.retained(key))
+
+
+def oldest_trades(units: Iterable[Unit], after: Position, count: int) -> State | None:
+    """The first trades snapshot that can be made of units that begin some time after a position.
+
+    Its state holds the first `count` trades of the units, the latest at that time, or is that of the snapshot with
+    which they begin. None where they do not begin after the position, or are too few: then a later state has more.
+    """
+    fields: list[str] = []
+    epoch = 0
+    for unit in units:
+        if not fields:
+            epoch = unit.epoch
+            if Position(epoch, unit.first_seq) <= after:
+                return None
+            if unit.snapshot:
+                return state_of(Position(epoch, unit.first_seq), 0, [payload(frame) for frame in unit.frames])
+        elif unit.snapshot:
+            return None
+        for seq, frame in enumerate(unit.frames, unit.first_seq):
+            fields.append(encode.fields_of(payload(frame)).decode())
+            if len(fields) == count:
+                return State(Position(epoch, seq), 0, _ts_publish(frame), (encode.trades_state(fields).encode(),))
+    return None
+
+
+def _ts_publish(frame: bytes) -> int:
+    found = _TS_PUBLISH.search(frame)
+    assert found is not None
+    return int(found[1])
+
+
+def _unit(entry: Entry[Sequence[bytes]]) -> Unit:
+    return Unit(entry.epoch, entry.first_seq, entry.snapshot, entry.previous, entry.payload)

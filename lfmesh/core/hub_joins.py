@@ -5,7 +5,7 @@
                                                  └── none has it: a snapshot (resume_failed)
 
 Queues are pulled as the sockets drain (hub_pulls), so what a slow client waits for costs nothing but its place in the
-ring; if the ring has lost that, it gets a snapshot.
+ring. If our ring has lost that, the publisher's is asked (hub_older); if that has, too, there is a snapshot.
 
 However many clients wait for a stream's snapshot, it is asked for once (`WantSnapshot`), and kept for those who come
 later while it is young and what was published after it is short. If no newer one is to be had, an old one serves.
@@ -17,8 +17,10 @@ from dataclasses import dataclass, field
 from typing import NamedTuple
 
 from lfmesh.core import hub_history
+from lfmesh.core.contents import KEPT_TRADES
 from lfmesh.core.hub_clients import Awaited, Client, Join
 from lfmesh.core.hub_history import Ring, Run, Unit
+from lfmesh.core.hub_older import Older, WantOlder
 from lfmesh.core.hub_pulls import PULL_BYTES, Pulls
 from lfmesh.core.hub_snapshots import SOMETHING, Cached, Holding, State
 from lfmesh.core.hub_streams import Fanout, Stream
@@ -27,6 +29,7 @@ from lfmesh.types import Position, StreamKey
 _AHEAD_NS = 2_000_000_000
 _RETRY_NS = 50_000_000
 _RETRY_MAX_NS = 5_000_000_000
+_NEVER = 1 << 63
 
 
 class Fresh(NamedTuple):
@@ -59,36 +62,35 @@ class WantSnapshot(NamedTuple):
     attempt: int
 
 
-class WantOlder(NamedTuple):
-    """Ask the stream's publisher for everything after a position that we don't have (any more)."""
-
-    key: StreamKey
-    after: Position
-
-
 Want = WantSnapshot | WantOlder
 
 
 class JoinLimits(NamedTuple):
     """`tail_bytes`: longest tail of a kept snapshot. `cache_bytes`: all kept snapshots together.
 
-    `wait_ns`: how long a position ahead of ours is awaited. `owed_bytes`: what one client may be given from before our
-    ring, at a time. `age_ns`: a kept snapshot older than this is asked for anew.
+    `wait_ns`: how long a position ahead of ours is awaited. `older_bytes`: what may be kept of answers from before our
+    ring, for all clients together. `age_ns`: a kept snapshot older than this is asked for anew. `trades`: how many a
+    trades snapshot lists.
     """
 
     tail_bytes: int = 256 * 1024
     cache_bytes: int = 64 * 1024 * 1024
     wait_ns: int = 2_000_000_000
-    owed_bytes: int = 16 * 1024 * 1024
+    older_bytes: int = 64 * 1024 * 1024
     age_ns: int = 1_000_000_000
+    trades: int = KEPT_TRADES
 
 
 @dataclass(slots=True)
 class JoinCounters:
-    """What has happened since the start; `resumes` by where the increments came from."""
+    """What has happened since the start; `resumes` by where the increments came from.
+
+    `caught_up` are joins that our ring had lost and that went on from the publisher's.
+    """
 
     joins: int = 0
     snapshots_asked: int = 0
+    caught_up: int = 0
     resumes: dict[str, int] = field(default_factory=lambda: dict.fromkeys(("ring", "retransmission", "snapshot"), 0))
 
 
@@ -101,7 +103,9 @@ class Joins:
         self._fanout = fanout
         self._ring = ring
         self._limits = limits
-        self.pulls = Pulls(fanout, self._tail, self._too_slow)
+        self._older = Older(self, ring, limits.older_bytes, limits.trades)
+        self._now = 0
+        self.pulls = Pulls(fanout, self._tail, self._lost, self._emptied)
         self._cached: OrderedDict[Stream, Cached] = OrderedDict()
         self._cached_bytes = 0
 
@@ -112,6 +116,7 @@ class Joins:
         if isinstance(start, Next) and stream in client.live:
             return
         self.drop(client, stream)
+        self._now = now
         self.counters.joins += 1
         match start:
             case Next():
@@ -124,7 +129,7 @@ class Joins:
                 found = self._ring.from_seq(stream.key, seq)
                 join = self._join(client, stream, found or Position(0, seq))
                 if found is None:
-                    self._fail(join, now)
+                    self.fail(join, now)
                 else:
                     self._resume(join, now)
 
@@ -135,8 +140,8 @@ class Joins:
         join = client.joins.pop(stream, None)
         if join is not None:
             self._set(join, None)
-            _clear(join)
             del stream.joins[client]
+            self._clear(join)
 
     def forget(self, client: Client) -> None:
         """The client is gone."""
@@ -150,19 +155,20 @@ class Joins:
         for client in self._fanout.members(stream):
             self._fanout.leave(client, (stream,))
             join = self._join(client, stream)
-            join.holding = SOMETHING
-            self._send(join, frames, position)
+            join.holding, join.sent = SOMETHING, True
+            self.send(join, frames, position)
 
     def restart(self, stream: Stream, holding: Holding, now: int) -> None:
         """What clients hold of the stream is void: all get a snapshot when there is one; live ones hold `holding`."""
         for client in self._fanout.members(stream):
             self._fanout.leave(client, (stream,))
             join = self._join(client, stream)
-            join.reason, join.holding = "gap", holding
+            join.reason, join.holding, join.sent = "gap", holding, True
             self._want(join, now)
-        for join in stream.joins.values():
-            if join.waits is None:  # how much of its queue was sent is not known
-                self._begin_anew(join, SOMETHING, now)
+        for join in tuple(stream.joins.values()):
+            if join.waits is None:  # how much of its queue was sent is not known: at least what it began with
+                join.begin_anew(None)
+                self._want(join, now)
 
     # What comes in ----------------------------------------------------------------------------------------------
 
@@ -211,33 +217,26 @@ class Joins:
 
     def older(self, stream: Stream, units: Sequence[Unit], more: bool, now: int) -> None:
         """The answer to a WantOlder; `more`: it goes on after the last of them."""
-        at = stream.position
-        for join in self._end_older(stream):
-            assert join.target is not None
-            run = hub_history.link(units, join.target, until=at)
-            if run is None or not self._owe(join, run):
-                self._fail(join, now)
-            elif run.end == at or self._tail(stream, run.end) is not None:
-                self.counters.resumes["retransmission"] += 1
-                self._send(join, join.queue, run.end)
-            elif not more or not run.frames:
-                self._fail(join, now)
-        self._ask_older(stream)
+        self._older.answered(stream, units, more, now)
 
     def no_older(self, stream: Stream, now: int) -> None:
-        """The publisher has not got it any more, or nobody answered."""
-        for join in self._end_older(stream):
-            self._fail(join, now)
-        self._ask_older(stream)
+        """The publisher has nothing of it any more."""
+        self._older.none(stream, now)
+
+    def unanswered_older(self, stream: Stream, now: int) -> None:
+        """Nobody answered."""
+        self._older.unanswered(stream, now)
 
     def due(self, stream: Stream, now: int) -> None:
         """Give up and ask again what time has come for; call it often for a stream that somebody is joining."""
+        self._now = now
         if stream.ahead is not None and now - stream.ahead_at >= _AHEAD_NS:
             stream.ahead = None
             self._again(stream, now)
         for join in tuple(stream.joins.values()):
-            if join.waits == "position" and now >= join.deadline:
-                self._fail(join, now)
+            if join.waits == "position" and stream.position is not None and now >= join.deadline:
+                self.fail(join, now)
+        self._older.due(stream, now)
         if self.wanting(stream):
             self._ask(stream, now)
 
@@ -257,7 +256,7 @@ class Joins:
     def _join(self, client: Client, stream: Stream, target: Position | None = None) -> Join:
         join = Join(client, stream, "subscribe", None)
         if target is not None:
-            join.reason, join.target, join.holding = "resume_failed", target, Holding(target)
+            join.reason, join.target, join.holding = "resume_failed", target, stream.holding(target)
         client.joins[stream] = stream.joins[client] = join
         return join
 
@@ -270,45 +269,80 @@ class Joins:
         stream, target = join.stream, join.target
         assert target is not None
         if stream.position is None or target > stream.position:
-            if join.waits != "position":
-                join.deadline = now + self._limits.wait_ns
+            # What is not known at all can't be ahead of us: then the time runs from the first position on.
+            if join.waits != "position" or join.deadline == _NEVER:
+                join.deadline = _NEVER if stream.position is None else now + self._limits.wait_ns
                 self._set(join, "position")
             return
-        run = self._tail(stream, target)
+        run = self.own(join, target)
         if run is not None:
-            self.counters.resumes["ring"] += 1
-            self._send(join, run.frames, run.end)
+            self.count(join, "ring")
+            self.send(join, run.frames, run.end)
         else:
-            self._set(join, "retransmission")
-            self._ask_older(stream)
+            self._older.wait(join, now)
 
-    def _owe(self, join: Join, run: Run) -> bool:
-        """Queue an answer's frames; False if the client would have more of such than is good."""
-        size = sum(map(len, run.frames))
-        join.queue.extend(run.frames)
-        join.target = run.end
-        join.owed += size
-        join.client.owed += size
-        return join.client.owed <= self._limits.owed_bytes
+    def _lost(self, join: Join, now: int) -> None:
+        """The ring has lost what comes next; where the client stands is known."""
+        assert join.cursor is not None
+        self.counters.caught_up += not join.served
+        join.target, join.served = join.cursor, True
+        join.begin_anew(join.stream.holding(join.cursor))
+        self._older.wait(join, now)
 
-    def _too_slow(self, join: Join, now: int) -> None:
-        self._begin_anew(join, Holding(join.cursor) if join.cursor else SOMETHING, now)
+    def _emptied(self, join: Join) -> None:
+        self._older.release(join, self._now)
 
-    def _fail(self, join: Join, now: int) -> None:
-        self.counters.resumes["snapshot"] += 1
+    def _clear(self, join: Join) -> None:
+        join.queue.clear()
+        join.gives = None
+        self._older.release(join, self._now)
+
+    # What `Older` calls -----------------------------------------------------------------------------------------
+
+    def want(self, want: Want) -> None:
+        """A request to be sent."""
+        self.wants.append(want)
+
+    def wait(self, join: Join, awaited: Awaited) -> None:
+        """The join waits for this."""
+        self._set(join, awaited)
+
+    def fail(self, join: Join, now: int) -> None:
+        """It can't be gone on from `target`: the stream begins anew with the state of now."""
+        self.count(join, "snapshot")
         self._want(join, now)
 
-    def _begin_anew(self, join: Join, holding: Holding, now: int) -> None:
-        """What was on its way can't be ended as it was begun; `holding` is what the client has of it, if anything."""
-        if join.holding is not None:
-            join.holding = holding
-            if join.reason == "subscribe":
-                join.reason = "gap"
-        self._want(join, now)
+    def count(self, join: Join, rung: str) -> None:
+        """This serves a resume, and is counted once."""
+        if not join.served:
+            join.served = True
+            self.counters.resumes[rung] += 1
+
+    def send(self, join: Join, frames: Iterable[bytes], cursor: Position) -> None:
+        """The client gets these, then what came after `cursor`."""
+        self._set(join, None)
+        self.pulls.add(join, frames, cursor)
+
+    def own(self, join: Join, position: Position) -> Run | None:
+        """What our own ring has for it after a position; None: it has not got all of that.
+
+        A resume does not begin with the snapshot that healed a gap of ours: the publisher may have what was missing.
+        """
+        stream = join.stream
+        if not join.sent and hub_history.over_gap(self._ring, stream.key, position):
+            return None
+        return self._tail(stream, position)
+
+    def _tail(self, stream: Stream, position: Position) -> Run | None:
+        if position == stream.position:
+            return Run([], position)
+        return hub_history.after(self._ring, stream.key, position, PULL_BYTES)
+
+    # Snapshots --------------------------------------------------------------------------------------------------
 
     def _want(self, join: Join, now: int) -> None:
         self._set(join, "snapshot")
-        _clear(join)
+        self._clear(join)
         stream, cached = join.stream, join.stream.cached
         # An old one serves only between a request for a newer one that came to nothing and the next.
         if cached is not None and (now - cached.came_at <= self._limits.age_ns or now < stream.ask_at):
@@ -336,17 +370,12 @@ class Joins:
         at = join.stream.position
         assert at is not None
         tail = cached.tail()
-        frames = cached.frames(join.reason, join.holding)
-        self._send(join, (*frames, tail) if tail else frames, at)
-
-    def _send(self, join: Join, frames: Iterable[bytes], cursor: Position) -> None:
-        self._set(join, None)
-        self.pulls.add(join, frames, cursor)
-
-    def _tail(self, stream: Stream, position: Position) -> Run | None:
-        if position == stream.position:
-            return Run([], position)
-        return hub_history.after(self._ring, stream.key, position, PULL_BYTES)
+        holding = join.holding
+        if holding is not None and holding.trade_id is None:
+            holding = join.stream.holding(holding.position)
+        frames = cached.frames(join.reason, holding)
+        join.gives = cached.held
+        self.send(join, (*frames, tail) if tail else frames, at)
 
     def _ask(self, stream: Stream, now: int) -> None:
         if not stream.asking and stream.ahead is None and now >= stream.ask_at:
@@ -359,27 +388,3 @@ class Joins:
         stream.ask_at = now + min(_RETRY_NS << min(stream.ask_attempt, 8), _RETRY_MAX_NS)
         if stream.cached is not None:
             self._serve_waiting(stream, stream.cached)
-
-    def _ask_older(self, stream: Stream) -> None:
-        if stream.older_after is not None:
-            return
-        targets = [join.target for join in stream.joins.values() if join.waits == "retransmission" and join.target]
-        if targets:
-            stream.older_after = min(targets)
-            self.wants.append(WantOlder(stream.key, stream.older_after))
-
-    @staticmethod
-    def _end_older(stream: Stream) -> list[Join]:
-        """Those whom the answer is for; who came later and wants still older ones is asked for next."""
-        asked, stream.older_after = stream.older_after, None
-        return [
-            join
-            for join in stream.joins.values()
-            if join.waits == "retransmission" and join.target is not None and asked is not None and join.target >= asked
-        ]
-
-
-def _clear(join: Join) -> None:
-    join.queue.clear()
-    join.client.owed -= join.owed
-    join.owed = 0

@@ -10,7 +10,6 @@ from collections.abc import Callable, Iterable
 
 from lfmesh.core.hub_clients import Client, Join
 from lfmesh.core.hub_history import Run
-from lfmesh.core.hub_snapshots import SOMETHING
 from lfmesh.core.hub_streams import Fanout, Stream
 from lfmesh.types import Position
 
@@ -25,8 +24,8 @@ _SPARE_PULLS = 64
 class Pulls:
     """See the module's docstring.
 
-    `tail` gives what came after a position of a stream, a piece at a time (None: the ring has lost it); `lost` is
-    called with a join that was too slow for the ring.
+    `tail` gives what came after a position of a stream, a piece at a time (None: the ring has not got it); `lost` is
+    called with a join to which the ring can give no more, `emptied` with one whose queue has been sent.
     """
 
     def __init__(
@@ -34,11 +33,13 @@ class Pulls:
         fanout: Fanout,
         tail: Callable[[Stream, Position], Run | None],
         lost: Callable[[Join, int], None],
+        emptied: Callable[[Join], None],
     ) -> None:
         self.bytes = 0
         self._fanout = fanout
         self._tail = tail
         self._lost = lost
+        self._emptied = emptied
         self._ready: dict[Client, None] = {}
 
     @property
@@ -90,6 +91,8 @@ class Pulls:
                 room -= taken
                 if join.queue and not taken:
                     break  # a part that does not fit into this turn
+                if not join.queue and join.piece is not None:
+                    self._emptied(join)
                 if join.queue or self._refill(join):
                     pulls.rotate(-1)
                     continue
@@ -126,13 +129,12 @@ def _slice(join: Join, room: int, pieces: list[bytes]) -> int:
     """Take from a queue what fits, and no more than its share of a turn; a first piece always fits."""
     taken = 0
     queue = join.queue
-    if queue and join.holding is None:
-        join.holding = SOMETHING
+    if queue:
+        join.sent = True
+        if join.gives is not None:
+            join.holding, join.gives = join.gives, None
     while queue and taken < _SLICE_BYTES and (not pieces or len(queue[0]) <= room - taken):
         piece = queue.popleft()
         pieces.append(piece)
         taken += len(piece)
-    owed = min(join.owed, taken)
-    join.owed -= owed
-    join.client.owed -= owed
     return taken

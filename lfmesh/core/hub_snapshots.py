@@ -1,7 +1,10 @@
 """Snapshots as the gateway hands them to clients: framed once per reason, with the increments that came after them.
 
 State comes from a snapshotter or a published epoch as JSON texts (one a part) and goes into messages unparsed. Only of
-trades the ids of the first and the last one are read, to declare what a client can't have any more (PROTOCOL, 4).
+trades the ids are read, to declare what a client can't have any more (PROTOCOL, 4).
+
+Which trades a client has follows from its position: within an epoch each trade has the id and the seq after those
+before it. `TradeIds` remembers one pair of both for each epoch that was seen to end.
 """
 
 import re
@@ -13,6 +16,8 @@ from lfmesh.core.hub_frames import text_frames
 from lfmesh.types import Channel, Position, SnapshotReason, StreamKey
 
 _TRADE_ID = b'"trade_id":'
+_LAST_TRADE_ID = b'"last_trade_id":'
+_TRADE_IDS = re.compile(rb'"trade_id":([0-9]+)')
 _TS = re.compile(rb'"ts_snapshot":([0-9]+)')
 
 Missing = tuple[int, int]
@@ -38,17 +43,21 @@ class Holding(NamedTuple):
 SOMETHING = Holding(Position(0, 0))
 """What a client holds to which something was sent, where it is not worth knowing what exactly."""
 
+_REMEMBERED_EPOCHS = 64
+
 
 def last_trade_id(text: bytes) -> int | None:
-    """The last trade's id in a message or state of the trades channel."""
+    """The id up to which no more trades come after a message or state of the trades channel; None: it does not tell."""
+    at = text.rfind(_LAST_TRADE_ID)
+    if at >= 0:
+        return _number(text, at + len(_LAST_TRADE_ID))
     at = text.rfind(_TRADE_ID)
     return None if at < 0 else _number(text, at + len(_TRADE_ID))
 
 
-def first_trade_id(text: bytes) -> int | None:
-    """The first trade's id in a message or state of the trades channel."""
-    at = text.find(_TRADE_ID)
-    return None if at < 0 else _number(text, at + len(_TRADE_ID))
+def trade_ids(parts: Sequence[bytes]) -> list[int]:
+    """Ids of the trades in a state, in their order."""
+    return [int(found) for part in parts for found in _TRADE_IDS.findall(part)]
 
 
 def _number(text: bytes, start: int) -> int:
@@ -58,6 +67,34 @@ def _number(text: bytes, start: int) -> int:
     return int(text[start:end])
 
 
+class TradeIds:
+    """What is known of the ids of a trades stream's positions. `newest` is the message, or state, at its position."""
+
+    __slots__ = ("_ends", "newest")
+
+    def __init__(self) -> None:
+        self.newest = b""
+        self._ends: dict[int, tuple[int, int]] = {}
+
+    def end_epoch(self, at: Position) -> None:
+        """The stream stands at `at`, and leaves that epoch."""
+        last = last_trade_id(self.newest)
+        if last is not None:
+            self._ends.pop(at.epoch, None)
+            self._ends[at.epoch] = (at.seq, last)
+            if len(self._ends) > _REMEMBERED_EPOCHS:
+                del self._ends[next(iter(self._ends))]
+
+    def at(self, position: Position, stands: Position | None) -> int | None:
+        """The id of the last trade at a position, of the epoch in which the stream `stands` or of an earlier one."""
+        if stands is not None and position.epoch == stands.epoch:
+            last = last_trade_id(self.newest)
+            known = None if last is None else (stands.seq, last)
+        else:
+            known = self._ends.get(position.epoch)
+        return None if known is None else known[1] - (known[0] - position.seq)
+
+
 def state_of(position: Position, term: int, messages: Sequence[bytes]) -> State:
     """The state inside a published snapshot's messages (made by `encode.snapshot`)."""
     stamp = _TS.search(messages[0])
@@ -65,22 +102,30 @@ def state_of(position: Position, term: int, messages: Sequence[bytes]) -> State:
     return State(position, term, int(stamp[1]), tuple(map(encode.state_of, messages)))
 
 
-def missing_after(holding: Holding, state: State) -> Missing | None:
-    """Which trades lie between what a client holds and the first trade of `state`; None if there are none.
+def missing_after(holding: Holding, state: State, listed: Sequence[int]) -> Missing | None:
+    """Which trades after those that a client holds are not `listed` in a state; None if it lists them all.
 
-    Within an epoch each trade has the id and the seq after those before it, so ids follow from positions. Of a
-    position in another epoch nothing is known: then everything before the snapshot's first trade is declared.
+    One range says it: where there are several holes, those in between are in it. Of a client whose epoch nobody knows
+    any more one thing is certain: each seq was a trade, so its last one's id is at least its seq. More than that it
+    may hold; clients know their own ids.
     """
-    first = first_trade_id(state.parts[0])
     last = last_trade_id(state.parts[-1])
-    if first is None or last is None:
+    if last is None:
         return None
     held = holding.trade_id
-    if held is None and holding.position.epoch == state.position.epoch:
-        held = last - (state.position.seq - holding.position.seq)
     if held is None:
-        held = 0
-    return (held + 1, first - 1) if held + 1 < first else None
+        at, stands = holding.position, state.position
+        held = at.seq if at.epoch != stands.epoch else max(at.seq, last - (stands.seq - at.seq))
+    first = end = 0
+    expected = held + 1
+    for trade_id in listed:
+        if trade_id >= expected:
+            if trade_id > expected:
+                first, end = first or expected, trade_id - 1
+            expected = trade_id + 1
+    if expected <= last:
+        first, end = first or expected, last
+    return (first, end) if first else None
 
 
 class Cached:
@@ -89,7 +134,7 @@ class Cached:
     `came_at`: when the state came to us, by the clock of whoever drives the hub.
     """
 
-    __slots__ = ("_frames", "_joined", "_key", "_tail", "came_at", "size", "state", "tail_bytes")
+    __slots__ = ("_frames", "_ids", "_joined", "_key", "_tail", "came_at", "size", "state", "tail_bytes")
 
     def __init__(self, key: StreamKey, state: State, tail: Sequence[bytes] = (), came_at: int = 0) -> None:
         self.state = state
@@ -100,6 +145,7 @@ class Cached:
         self._frames: dict[tuple[SnapshotReason, Missing | None], tuple[bytes, ...]] = {}
         self._tail: list[bytes] = []
         self._joined: bytes | None = None
+        self._ids: list[int] | None = None
         self.extend(tail)
 
     def extend(self, frames: Sequence[bytes]) -> None:
@@ -113,7 +159,9 @@ class Cached:
         """The snapshot's parts as frames, shared by all who get it for the same reason and miss the same."""
         missing = None
         if holding is not None and self._key.channel is Channel.TRADES:
-            missing = missing_after(holding, self.state)
+            if self._ids is None:
+                self._ids = trade_ids(self.state.parts)
+            missing = missing_after(holding, self.state, self._ids)
         known = self._frames.get((reason, missing))
         if known is None:
             product, channel = self._key
@@ -122,6 +170,12 @@ class Cached:
             if missing is None:  # the others are as many as clients; those are not kept
                 self._frames[reason, missing] = known
         return known
+
+    @property
+    def held(self) -> Holding:
+        """What a client holds at least when it has been given the beginning of this."""
+        last = last_trade_id(self.state.parts[-1]) if self._key.channel is Channel.TRADES else None
+        return Holding(self.state.position, last)
 
     def tail(self) -> bytes:
         """The frames after the snapshot as one run of bytes, empty if there are none."""

@@ -114,6 +114,11 @@ class StatusBoard:
         """True while the shard's publisher is not heard."""
         return self._shards[shard].down_since is not None
 
+    def none_live(self, shard: int) -> str:
+        """Why the shard's first stream does not live, if none of them does; else empty. As of the last `changes`."""
+        known = [self._effective[key] for key in self._shards[shard].keys]
+        return known[0].reason if known and all(one.state != "live" for one in known) else ""
+
     def changes(self, now: int) -> list[tuple[StreamKey, bytes]]:
         """Streams whose state or reason has changed since the last call, with the message that says so."""
         if not self._dirty:

@@ -10,8 +10,8 @@ from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field
 
 from lfmesh.core.hub_clients import Client, Join
-from lfmesh.core.hub_snapshots import Cached, State
-from lfmesh.types import Position, StreamKey
+from lfmesh.core.hub_snapshots import Cached, Holding, State, TradeIds
+from lfmesh.types import Channel, Position, StreamKey
 
 
 @dataclass(slots=True, eq=False)
@@ -31,16 +31,28 @@ class Stream:
     ahead_at: int = 0
     min_term: int = 0
     """States of older terms are void."""
-    newest: bytes = b""
-    """The newest message (framed) of a trades stream, for the trade id in it."""
+    trades: TradeIds | None = None
+    """Of a trades stream: which trades its positions stand for."""
     asking: bool = False
     ask_at: int = 0
     """When to ask for a snapshot again; 0: as soon as one is needed."""
     ask_attempt: int = 0
     older_after: Position | None = None
     """The position after which the publisher has been asked for older units."""
+    older_at: int = 0
+    """When to ask it again, if nobody answered."""
+    older_since: int = 0
+    """Since when it has not answered; 0: it does."""
     awaiting: int = 0
     """Joins that wait for a position ahead of ours."""
+
+    def __post_init__(self) -> None:
+        if self.key.channel is Channel.TRADES:
+            self.trades = TradeIds()
+
+    def holding(self, position: Position) -> Holding:
+        """What a client holds at a position."""
+        return Holding(position, self.trades.at(position, self.position) if self.trades is not None else None)
 
 
 @dataclass(slots=True, eq=False)

@@ -1,4 +1,4 @@
-"""Rate limits: a token bucket that is told the time."""
+"""Rate limits that are told the time: a bucket that turns requests away, and a schedule that makes them wait."""
 
 _SECOND_NS = 1_000_000_000
 
@@ -24,3 +24,36 @@ class TokenBucket:
             return self._cost_ns - self._credit_ns
         self._credit_ns -= self._cost_ns
         return 0
+
+
+class RequestSchedule:
+    """When each of our own requests may be sent, so that a peer's limit holds: `burst` at once, then `rate_per_s`.
+
+    Places are given in the order of asking, so that nobody who waits is overtaken. The same bucket seen from the
+    other side (generic cell rate algorithm, ITU-T I.371): what is kept is the time at which it would be full again.
+    Times are seconds of one monotonic clock.
+    """
+
+    __slots__ = ("_cost_s", "_full_at", "_tolerance_s")
+
+    def __init__(self, rate_per_s: float, burst: int) -> None:
+        self._cost_s = 1.0 / rate_per_s
+        self._tolerance_s = burst * self._cost_s
+        self._full_at = float("-inf")
+
+    def reserve(self, count: int, now: float) -> float:
+        """Take places for `count` requests that belong together; from when on they may be sent (`now` or later)."""
+        self._full_at = max(self._full_at, now) + count * self._cost_s
+        return max(now, self._full_at - self._tolerance_s)
+
+    def free_at(self, now: float) -> float:
+        """From when on the next request could be sent, if it were asked for now."""
+        return max(now, self._full_at + self._cost_s - self._tolerance_s)
+
+    def give_back(self, count: int) -> None:
+        """Places that were reserved and not used."""
+        self._full_at -= count * self._cost_s
+
+    def hold(self, until: float) -> None:
+        """The peer wants nothing before `until`: one request then, the others after it at the rate."""
+        self._full_at = max(self._full_at, until + self._tolerance_s - self._cost_s)

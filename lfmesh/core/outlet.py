@@ -38,7 +38,7 @@ class Run(NamedTuple):
     """What becomes one frame: consecutive increments, the parts of one snapshot, or one status.
 
     `previous` is where the stream stood before a snapshot (None: unknown). `ts_event` is the newest of the
-    venue's times in it, 0 where it gave none. `input` is the raw record that the last message came from.
+    venue's times in it, 0 where it gave none. `input` is how far an ingestor's records are in the stream with it.
     """
 
     flags: int
@@ -56,7 +56,7 @@ class Turn:
     `touched` are the outlets that hold runs, in order of their first one.
     """
 
-    __slots__ = ("_ts_ingest", "incarnation", "ingestor", "number", "stamped", "touched", "ts_publish")
+    __slots__ = ("_reached", "_ts_ingest", "incarnation", "ingestor", "number", "stamped", "touched", "ts_publish")
 
     def __init__(self) -> None:
         self.ts_publish = 0
@@ -64,6 +64,7 @@ class Turn:
         self._ts_ingest = 0
         self.stamped = ""
         self.touched: list[Outlet] = []
+        self._reached: dict[int, InputPosition] = {}
 
     @property
     def ts_ingest(self) -> int:
@@ -77,8 +78,14 @@ class Turn:
 
     def source(self, ingestor: int, incarnation: int) -> None:
         """The records that follow are this ingestor's."""
+        if ingestor == self.ingestor and incarnation == self.incarnation:
+            return
+        if self.ingestor:
+            self._reached[self.ingestor] = self.input
+        known = self._reached.get(ingestor)
         self.ingestor = ingestor
         self.incarnation = incarnation
+        self.number = known.number if known is not None and known.incarnation == incarnation else 0
 
     def record(self, number: int, ts_ingest: int) -> None:
         """The record at hand."""
@@ -92,16 +99,36 @@ class Turn:
         """The record at hand, as frames name it."""
         return InputPosition(self.ingestor, self.incarnation, self.number)
 
+    def reached(self, ingestor: int) -> InputPosition:
+        """The last record of this ingestor that was dealt with; NO_INPUT where there was none."""
+        return self.input if ingestor == self.ingestor else self._reached.get(ingestor, NO_INPUT)
+
+    @property
+    def inputs(self) -> list[InputPosition]:
+        """The last record that was dealt with of each ingestor."""
+        if self.ingestor:
+            self._reached[self.ingestor] = self.input
+        return list(self._reached.values())
+
+    def begin_at(self, position: InputPosition) -> None:
+        """An earlier process has dealt with this ingestor's records up to this one."""
+        self._reached[position.ingestor] = position
+
 
 class Outlet:
     """One stream: its position, and what this turn has brought to it.
 
     `restored` is where an earlier process left the stream: every epoch of this one is higher.
+
+    Each run says how far an ingestor's records are in the stream, so that whoever has the state with it can go on from
+    there (`complete`). That depends on two things which the owner tells: `whole` is False while the stream waits for
+    something (a book for its snapshot, trades for those before them), so that later records are not in it; `mixed` is
+    True where what is published depends on the records of more than one ingestor.
     """
 
     __slots__ = (
         "_bytes", "_epoch", "_incarnation", "_ingestor", "_kind", "_number", "_prefix", "_restored", "_run",
-        "_run_first", "_runs", "_seq", "_ts_event", "_turn", "stream",
+        "_run_first", "_runs", "_seq", "_ts_event", "_turn", "_waits_from", "mixed", "stream",
     )  # fmt: skip
 
     def __init__(self, stream: StreamKey, turn: Turn, restored: Position | None = None) -> None:
@@ -118,6 +145,8 @@ class Outlet:
         self._bytes = 0
         self._ts_event = 0
         self._ingestor, self._incarnation, self._number = NO_INPUT
+        self._waits_from: InputPosition | None = None
+        self.mixed = False
 
     @property
     def is_open(self) -> bool:
@@ -134,10 +163,45 @@ class Outlet:
         """The record that the stream's newest message came from."""
         return InputPosition(self._ingestor, self._incarnation, self._number)
 
-    def resume(self, position: Position) -> None:
-        """Go on in an earlier process's epoch after this position: what comes is what it would have published."""
+    @property
+    def complete(self) -> InputPosition:
+        """How far an ingestor's records are in what was published; NO_INPUT where that can't be said of one alone.
+
+        While the stream is whole, that is the last one dealt with. While it waits, it is that of its newest message;
+        for trades, which are told apart by their ids, the last one before those that wait.
+        """
+        if self.mixed:
+            return NO_INPUT
+        if self._waits_from is not None:
+            return self._waits_from if self.stream.channel is Channel.TRADES else self.input
+        number = self._number
+        reached = self._turn.reached(self._ingestor)
+        if reached.incarnation == self._incarnation and reached.number > number:
+            number = reached.number
+        return InputPosition(self._ingestor, self._incarnation, number)
+
+    @property
+    def whole(self) -> bool:
+        """False while the stream waits for something and later records are not in it."""
+        return self._waits_from is None
+
+    @whole.setter
+    def whole(self, whole: bool) -> None:
+        """To be set False with the first record that is not in the stream, or that may not be."""
+        if whole:
+            self._waits_from = None
+        elif self._waits_from is None:
+            turn = self._turn
+            self._waits_from = InputPosition(turn.ingestor, turn.incarnation, max(0, turn.number - 1))
+
+    def resume(self, position: Position, source: InputPosition = NO_INPUT) -> None:
+        """Go on in an earlier process's epoch after this position: what comes is what it would have published.
+
+        `source` is how far an ingestor's records are in it.
+        """
         stream = self.stream
         self._epoch, self._seq = position
+        self._ingestor, self._incarnation, self._number = source
         self._prefix = encode.increment_prefix(self._kind, stream.product, stream.channel, position.epoch)
 
     def open(
@@ -146,8 +210,12 @@ class Outlet:
         states: Sequence[str],
         ts_event: int,
         missing: tuple[int, int] | None = None,
+        ingestor: int | None = None,
     ) -> None:
-        """Begin a new epoch with a snapshot (its `states` one a part) at (epoch, 0)."""
+        """Begin a new epoch with a snapshot (its `states` one a part) at (epoch, 0).
+
+        `ingestor` says whose records brought the state, where that is not the record at hand's.
+        """
         self._close_run()
         turn = self._turn
         before = self.position or self._restored
@@ -159,8 +227,8 @@ class Outlet:
         )
         self._epoch, self._seq = epoch, 0
         self._prefix = encode.increment_prefix(self._kind, stream.product, stream.channel, epoch)
-        self._note_input()
-        self._add(Run(_SNAPSHOT, epoch, 0, before, ts_event, turn.input, messages))
+        self._ingestor, self._incarnation, self._number = turn.input if ingestor is None else turn.reached(ingestor)
+        self._add(Run(_SNAPSHOT, epoch, 0, before, ts_event, self.input, messages))
 
     def increment(self, ts_event: int, continuity: Continuity, fields: str) -> None:
         """Mint the next position for these fields."""
@@ -188,14 +256,16 @@ class Outlet:
         self._add(Run(_STATUS, self._epoch, self._seq, None, 0, self.input, [message]))
 
     def take(self) -> list[Run]:
-        """The turn's runs, in order; afterwards the outlet holds none."""
-        self._close_run()
+        """The turn's runs, in order; afterwards the outlet holds none. The last one says how `complete` it all is."""
+        if self._run:
+            self._runs.append(
+                Run(_INCREMENTS, self._epoch, self._run_first, None, self._ts_event, self.complete, self._run)
+            )
+            self._run, self._bytes = [], 0
+        elif self._runs:
+            self._runs[-1] = self._runs[-1]._replace(input=self.complete)
         runs, self._runs = self._runs, []
         return runs
-
-    def _note_input(self) -> None:
-        turn = self._turn
-        self._ingestor, self._incarnation, self._number = turn.ingestor, turn.incarnation, turn.number
 
     def _add(self, run: Run) -> None:
         if not self._runs:
@@ -203,8 +273,11 @@ class Outlet:
         self._runs.append(run)
 
     def _close_run(self) -> None:
+        """End a run within a turn. Of one record several trades can come, some of which may be in the next run."""
         if self._run:
-            self._runs.append(
-                Run(_INCREMENTS, self._epoch, self._run_first, None, self._ts_event, self.input, self._run)
-            )
+            number = self._number
+            if self.stream.channel is Channel.TRADES:
+                number = max(0, number - 1)
+            source = NO_INPUT if self.mixed else InputPosition(self._ingestor, self._incarnation, number)
+            self._runs.append(Run(_INCREMENTS, self._epoch, self._run_first, None, self._ts_event, source, self._run))
             self._run, self._bytes = [], 0

@@ -5,181 +5,172 @@
 What the venue's evidence allows is what `continuity` says: trade ids are contiguous per product, `sequence` only tells
 order, book updates prove nothing.
 
-trades  one increment a new match. An id that jumps opens a new epoch, whose snapshot declares what is missing.
-book    one increment a venue update, from an in-band snapshot on; each such snapshot opens an epoch. A book that is
-        crossed after an update has lost one: it is not published any further, and a new snapshot is wanted.
-ticker  a pure function of the frames: after each accepted one, a tick if last trade, best bid or best ask differ. The
-        best prices are the book's while one is held, else those of the venue's ticker. The last trade is
-        the match's or the ticker's, whichever brings the higher id first.
+trades  `core/trades.py`: one increment a new match; an id that jumps makes the newer ones wait for the missing ones.
+book    `core/lines.py`: one increment an update of the published line, from an in-band snapshot on; each such snapshot
+        opens an epoch. A book that is crossed after an update has lost one, and is not published any further.
+ticker  `core/ticker.py`: a pure function of the frames; after each accepted one, a tick if anything differs.
+
+A product that begins with what an earlier process left may go on in its epochs: what was published is a function of the
+records, so that those after the restored input make what that process would have published. Records up to it come again
+(other streams began earlier) and change nothing.
 
 `observe` returns what became of the event; what the service has to do or to log besides goes to `note`.
 """
 
 from collections.abc import Callable
-from dataclasses import dataclass
-from enum import StrEnum
 from typing import NamedTuple, assert_never
 
 from lfmesh.core import encode
-from lfmesh.core.book import Book
+from lfmesh.core.hold import Missing
+from lfmesh.core.lines import Lines
 from lfmesh.core.liveness import Liveness
 from lfmesh.core.outlet import Outlet, Turn
-from lfmesh.core.trades import TradeTape
-from lfmesh.exact import scaled
+from lfmesh.core.product_facts import BackfillCame, Outcome, ProductFact, TradeDiscarded
+from lfmesh.core.ticker import Ticker
+from lfmesh.core.trades import PATIENCE, UNKNOWN_TO_VENUE, Patience, TradeStream
+from lfmesh.messages import BackfillPage
 from lfmesh.types import (
     CHANNELS,
+    NO_INPUT,
     BookSnapshot,
     BookUpdate,
     Channel,
-    Continuity,
     Heartbeat,
+    InputPosition,
+    Level,
     Position,
     Quote,
-    SnapshotReason,
     StreamKey,
     Trade,
     TradePosition,
     VenueEvent,
 )
 
-NULL = "null"
 
+class RestoredBook(NamedTuple):
+    """A book as an earlier process published it last, best first, and whose line it was."""
 
-class Outcome(StrEnum):
-    """What became of an event."""
-
-    ACCEPTED = "accepted"
-    DUPLICATE = "duplicate"
-    STALE = "stale"
-    INCONSISTENT = "inconsistent"
-    """It contradicts what is known, or itself; dropped."""
-    CROSSED = "crossed"
-    """The book does not stand after it; not published."""
-    BOOK_NOT_HELD = "book_not_held"
-    """An update of a book that waits for its snapshot; dropped."""
+    bids: list[Level]
+    asks: list[Level]
+    line_ingestor: int
 
 
 class Restored(NamedTuple):
-    """What an earlier process left behind, as a snapshotter tells it. Positions by channel."""
+    """What an earlier process left behind, as a snapshotter tells it. By channel: positions, and inputs.
+
+    `inputs` names the streams that may go on in their epoch: the records up to this one are in them, and all later ones
+    of that ingestor will come. `last_trade`, `bid` and `ask` are the ticker's, `last_trade_id` is the trades stream's.
+    """
 
     positions: dict[Channel, Position]
+    inputs: dict[Channel, InputPosition] = {}  # noqa: RUF012 - never changed; a NamedTuple's default is shared as ever
     trades: tuple[Trade, ...] = ()
     last_trade: Trade | None = None
+    last_trade_id: int | None = None
+    bid: tuple[str, str | None] | None = None
+    ask: tuple[str, str | None] | None = None
+    book: RestoredBook | None = None
 
 
 NOTHING_RESTORED = Restored({})
 
 
-@dataclass(frozen=True, slots=True)
-class TradesMissing:
-    """Trades that the ids show to be missing; declared in the new epoch's snapshot."""
+class _Resuming(NamedTuple):
+    """Records of one ingestor up to these numbers are in the restored book, in the restored ticker."""
 
-    product: str
-    from_trade_id: int
-    to_trade_id: int
-
-
-@dataclass(frozen=True, slots=True)
-class BookLost:
-    """The book is not published until a snapshot comes; `resync`: it must be asked for."""
-
-    product: str
-    why: str
-    resync: bool
-    detail: str = ""
-
-
-@dataclass(frozen=True, slots=True)
-class BookOpened:
-    """A snapshot has come and opened an epoch."""
-
-    product: str
-    reason: SnapshotReason
-    levels: int
-
-
-@dataclass(frozen=True, slots=True)
-class TradeCorrected:
-    """A match contradicts the ticker that brought its id first; the match counts."""
-
-    product: str
-    trade_id: int
-
-
-ProductFact = TradesMissing | BookLost | BookOpened | TradeCorrected
-
-CROSSED = "the book was crossed"
-NO_SNAPSHOT = "updates came without a snapshot"
-BAD_BOOK_FRAME = "a frame of the book could not be read"
-FRAMES_LOST = "frames were lost between ingestor and normalizer"
-CATCHING_UP = "what the venue said meanwhile is being read"
+    ingestor: int
+    book: int
+    ticker: int
 
 
 class Product:
-    """One product; `liveness` is kept by the service, which knows time and links.
-
-    `source` is the id of the ingestor whose frames are taken, None until the first one's and when it may change.
-    """
+    """One product; `liveness` is kept by the service, which knows time and links."""
 
     def __init__(
         self, product: str, turn: Turn, note: Callable[[ProductFact], None], liveness: Liveness,
-        restored: Restored = NOTHING_RESTORED,
+        restored: Restored = NOTHING_RESTORED, patience: Patience = PATIENCE,
     ) -> None:  # fmt: skip
         self.product = product
         self.liveness = liveness
-        self.source: int | None = None
+        self._turn = turn
+        self._note = note
         self.outlets = {
             channel: Outlet(StreamKey(product, channel), turn, restored.positions.get(channel)) for channel in CHANNELS
         }
-        self._ticker = self.outlets[Channel.TICKER]
-        self._trades = self.outlets[Channel.TRADES]
-        self._book_outlet = self.outlets[Channel.BOOK]
-        self._turn = turn
-        self._note = note
-
-        self._tape = TradeTape(restored.trades)
-        self._book = Book()
-        self._book_held = False
-        self._resync_wanted = False
-        self._held_back = False
-
-        last = restored.last_trade
-        self._unsure_trade_id = 0
-        if last is not None and self._tape.last_trade_id is None:
-            # The trades stream stood at a `last_match`; the ticker may have been a trade ahead of it.
-            self._tape.skip_to(last.trade_id)
-            self._unsure_trade_id = last.trade_id
-        newest = self._tape.latest()
-        if newest is not None and (last is None or newest.trade_id > last.trade_id):
-            last = newest
-        self._last_trade = last
-        self._last_trade_text = NULL if last is None else encode.trade_fields(last)
-        self._restored_trade_id = 0 if last is None else last.trade_id
-        self._bid: tuple[str, str | None] | None = None
-        self._ask: tuple[str, str | None] | None = None
-        self._bid_text = self._ask_text = NULL
-
-        self._quote_sequence = -1
+        outlets = self.outlets
+        self._trades = TradeStream(outlets[Channel.TRADES], turn, self._note_trades, self.tell, liveness, patience)
+        self._ticker = Ticker(outlets[Channel.TICKER], turn, note, self._find)
+        self._lines = Lines(outlets[Channel.BOOK], note, self.tell, liveness, self._ticker, patience.line_lag_ns)
         self._heartbeat_sequence = -1
-        self._venue_trade_id = 0
+        self._resuming: _Resuming | None = None
+        self._in_trades = restored.inputs.get(Channel.TRADES, NO_INPUT)
+        self._restore(restored)
+
+    def _restore(self, restored: Restored) -> None:
+        positions, inputs = restored.positions, restored.inputs
+        trades, ticker = self._trades, self._ticker
+        if (position := positions.get(Channel.TRADES)) is not None:
+            known = trades.resume(position, self._in_trades, restored.trades, restored.last_trade_id)
+            if not known and restored.last_trade is not None:
+                trades.begin_before(restored.last_trade.trade_id)
+        last, newest = restored.last_trade, trades.newest()
+        ticker.restore(newest if last is None or (newest is not None and newest.trade_id > last.trade_id) else last)
+
+        in_book = inputs.get(Channel.BOOK)
+        if (position := positions.get(Channel.BOOK)) is None or restored.book is None:
+            in_book = None
+        elif in_book is not None:
+            bids, asks, ingestor = restored.book
+            self._lines.resume(position, in_book, bids, asks, ingestor)
+            self._resuming = _Resuming(in_book.ingestor, in_book.number, 0)
+
+        in_ticker = inputs.get(Channel.TICKER)
+        position = positions.get(Channel.TICKER)
+        if position is None or in_ticker is None or not _covers(in_ticker, in_book, Channel.BOOK in positions):
+            return
+        ticker.resume(position, in_ticker, last, restored.bid, restored.ask)
+        in_book = in_book or NO_INPUT
+        self._resuming = _Resuming(in_ticker.ingestor, in_book.number, in_ticker.number)
 
     # What is known ----------------------------------------------------------------------------------------------
 
     @property
     def book_held(self) -> bool:
-        """True while the book is whole, as far as known."""
-        return self._book_held
+        """True while the published book is whole, as far as known."""
+        return self._lines.published is not None
+
+    @property
+    def line(self) -> int | None:
+        """The ingestor whose line's book is published; None while none is."""
+        return None if self._lines.published is None else self._lines.published.ingestor
+
+    @property
+    def ingestors(self) -> list[int]:
+        """Who brings the product, the living first."""
+        return self._lines.ingestors
 
     @property
     def has_data(self) -> bool:
-        """True once one of the streams is open."""
-        return any(outlet.is_open for outlet in self.outlets.values())
+        """True once somebody has brought something, and one of the streams is open."""
+        return bool(self._lines.ingestors) and any(outlet.is_open for outlet in self.outlets.values())
 
     @property
     def trades_behind(self) -> int:
-        """By how many trades the venue's last heartbeat is ahead of the last trade known here."""
-        last = self._tape.last_trade_id
-        return 0 if last is None else max(0, self._venue_trade_id - last)
+        """By how many trades the venue's last heartbeat is ahead of the last trade published here."""
+        return self._trades.behind
+
+    @property
+    def trades_held(self) -> int:
+        """Trades that wait for those before them."""
+        return self._trades.held
+
+    def holds_book_of(self, ingestor: int) -> bool:
+        """True if this ingestor's line has a whole book, published or not."""
+        return self._lines.holds(ingestor)
+
+    def backfill_wanted(self, now: int) -> list[Missing]:
+        """Trades to ask the venue's REST for, oldest first."""
+        return self._trades.wanted(now, self._lines.may_bring)
 
     def state(self, channel: Channel) -> list[str] | None:
         """The state of a stream as the parts of a snapshot; None where there is none to give."""
@@ -187,232 +178,219 @@ class Product:
             return None
         match channel:
             case Channel.TICKER:
-                return [self._ticker_fields()]
+                return [self._ticker.fields()]
             case Channel.TRADES:
-                return [self._tape.state()]
+                return [self._trades.state()]
             case Channel.BOOK:
-                return self._book_parts() if self._book_held else None
+                return self._lines.state()
             case _:
                 assert_never(channel)
 
     # What happens -----------------------------------------------------------------------------------------------
 
     def observe(self, event: VenueEvent) -> Outcome:
-        """Take one event of this product; the turn knows its record."""
+        """Take one event of this product; the turn knows its record, and whose it is."""
+        turn, liveness = self._turn, self.liveness
+        line = self._lines.current
+        if line.ingestor != turn.ingestor:
+            line = self._lines.turn_to(turn.ingestor)
+        liveness.seen_at = turn.ts_publish
+        if line.link_lost or liveness.is_stale:
+            liveness.frame(turn.ts_publish)
+            self._lines.heard(line)
+            self.tell()
+        if self._resuming is not None and self._in_restored_book() and isinstance(event, BookUpdate | BookSnapshot):
+            return Outcome.RESTORED
         match event:
             case BookUpdate():
-                return self._update(event)
+                outcome = self._lines.update(event)
             case Quote():
-                return self._quote(event)
+                outcome = self._quote(event)
             case Trade():
-                return self._trade(event)
+                outcome = self._trade(event)
             case Heartbeat():
-                return self._heartbeat(event)
+                outcome = self._heartbeat(event)
             case BookSnapshot():
-                return self._snapshot(event)
+                outcome = self._lines.snapshot(event)
             case TradePosition():
-                return self._trade_position(event.trade)
+                outcome = self._trade_position(event.trade)
             case _:
                 assert_never(event)
+        return outcome
 
-    def hold_back(self) -> None:
-        """What follows is history: trades are published, but book and ticker only from `go_on`, as they then are.
+    def backfilled(self, page: BackfillPage) -> Outcome:
+        """A page of trades over REST."""
+        if self._resuming is not None:
+            self._in_restored_book()
+        turn, known = self._turn, self._in_trades
+        if turn.ingestor == known.ingestor and (turn.incarnation, turn.number) <= known[1:]:
+            return Outcome.RESTORED
+        new = self._trades.fill(page)
+        if new and self._ticker.is_newer(new[-1]):
+            self._ticker.take_trade(new[-1], encode.trade_fields(new[-1]))
+        self._note(
+            BackfillCame(self.product, page.from_trade_id, page.to_trade_id, len(new), page.complete, page.problem)
+        )
+        return Outcome.ACCEPTED if new or not page.trades else Outcome.DUPLICATE
 
-        Without effect once a stream is open.
+    def tick(self, now: int) -> bool:
+        """Time has passed: what waited too long is given up; True if the venue has just fallen silent."""
+        if self._trades.watches:
+            self._trades.tick(now)
+        if self._lines.watches:
+            self._lines.tick(now)
+        if not self.liveness.tick(now):
+            return False
+        if self.liveness.is_stale:
+            self._lines.stalled()
+        self.tell()
+        return self.liveness.is_stale
+
+    def excuse(self, lateness_ns: int) -> None:
+        """For so long this process did not run: nobody could have brought anything."""
+        self._trades.lateness_ns += lateness_ns
+        self._lines.excuse(lateness_ns)
+        self.liveness.seen_at += lateness_ns
+
+    def hold_back(self, ingestor: int) -> None:
+        """What this ingestor brings is history: trades are published, but book and ticker only from `go_on`.
+
+        Without effect on streams that are open.
         """
-        if not self.has_data:
-            self._held_back = True
-            self.liveness.book_waits(CATCHING_UP)
+        self._lines.hold_back(ingestor)
 
-    def go_on(self) -> None:
+    def go_on(self, ingestor: int) -> None:
         """The present is reached: book and ticker begin with what they are now."""
-        if not self._held_back:
-            return
-        self._held_back = False
-        if self._book_held:
-            self._open_book(0)
-        else:
-            self.liveness.book_waits_no_longer(CATCHING_UP)
-            self.tell()
-        self._tick(0, "unverified")
-
-    def lose_book(self, why: str, *, resync: bool, detail: str = "") -> None:
-        """The book can't be trusted from here on: hold it no longer. `resync`: its snapshot must be asked for."""
-        if self._book_held or resync != self._resync_wanted:
-            self._book_held, self._resync_wanted = False, resync
-            self.liveness.book_waits(why)
-            self._note(BookLost(self.product, why, resync, detail))
-            self.tell()
+        self._lines.go_on(ingestor)
 
     def tell(self) -> None:
         """Publish the streams' changed states."""
         for channel, standing in self.liveness.changes(self._turn.ts_publish):
             self.outlets[channel].tell(*standing)
 
-    # Book -------------------------------------------------------------------------------------------------------
+    # What goes wrong --------------------------------------------------------------------------------------------
 
-    def _update(self, update: BookUpdate) -> Outcome:
-        if not self._book_held:
-            if not self._resync_wanted:
-                self.lose_book(NO_SNAPSHOT, resync=True)
-            return Outcome.BOOK_NOT_HELD
-        book = self._book
-        changes = update.changes
-        book.apply(changes)
-        bid, ask, crossed = book.top()
-        if crossed:
-            self.lose_book(CROSSED, resync=True, detail=f"bid {bid}, ask {ask}")
-            return Outcome.CROSSED
-        if changes:
-            ts_event = update.ts_event
-            if not self._held_back:
-                self._book_outlet.increment(ts_event, "unverified", encode.book_changes(changes))
-            self._take_best(bid, ask, ts_event)
-        return Outcome.ACCEPTED
+    def lose_book(self, ingestor: int, why: str, *, resync: bool) -> None:
+        """The book of this ingestor's line can't be trusted. `resync`: its snapshot must be asked for."""
+        if self._resuming is None or not self._in_restored_book():
+            self._lines.lose(self._lines.turn_to(ingestor), why, resync=resync)
 
-    def _snapshot(self, snapshot: BookSnapshot) -> Outcome:
-        book = self._book
-        book.replace(snapshot.bids, snapshot.asks)
-        bid, ask, crossed = book.top()
-        if crossed:
-            self.lose_book(CROSSED, resync=True, detail=f"bid {bid}, ask {ask}")
-            return Outcome.INCONSISTENT
-        self._book_held, self._resync_wanted = True, False
-        if self._held_back:
-            self.liveness.book_waits(CATCHING_UP)
-        else:
-            self._open_book(snapshot.ts_event)
-        self._take_best(bid, ask, snapshot.ts_event)
-        return Outcome.ACCEPTED
+    def broken(self, ingestor: int) -> None:
+        """What comes of this ingestor does not follow the restored state: its streams begin new epochs."""
+        if ingestor in self._lines.ingestors:
+            self._begin_anew()
+            self._lines.lost(ingestor, resync=False)
 
-    def _open_book(self, ts_event: int) -> None:
-        book = self._book
-        reason: SnapshotReason = "resync" if self._book_outlet.is_open else "epoch"
-        self._book_outlet.open(reason, self._book_parts(), ts_event)
-        self._note(BookOpened(self.product, reason, len(book.bids) + len(book.asks)))
-        self.liveness.book_waits("")
-        self.tell()
+    def lost(self, ingestor: int, *, has_books: bool = True) -> None:
+        """Records of this ingestor are gone for good: whatever its book missed, nobody knows."""
+        if ingestor in self._lines.ingestors:
+            self._begin_anew()
+        if has_books:
+            self._lines.lost(ingestor, resync=True)
 
-    def _book_parts(self) -> list[str]:
-        return encode.book_state_parts(self._book.bids.sorted(), self._book.asks.sorted())
+    def replaced(self, ingestor: int) -> None:
+        """A new process of this ingestor has come: its line begins anew."""
+        if ingestor in self._lines.ingestors:
+            self._begin_anew()
+            self._lines.replaced(ingestor)
+            self.tell()
 
-    # Trades -----------------------------------------------------------------------------------------------------
+    def link_down(self, ingestor: int, why: str) -> None:
+        """The product's venue connection at this ingestor is over."""
+        if self._resuming is None or not self._in_restored_book():
+            self._lines.link_down(ingestor, why)
+            self.tell()
+
+    def silence(self, ingestor: int, *, silent: bool) -> None:
+        """This ingestor has fallen silent, or is heard again."""
+        self._lines.silence(ingestor, silent=silent)
+
+    def _begin_anew(self) -> None:
+        """What an earlier process published beyond the restored state can't be had: nothing goes on in its epoch."""
+        self._ticker.broken()
+        self._resuming = None
+
+    # Streams ----------------------------------------------------------------------------------------------------
 
     def _trade(self, trade: Trade) -> Outcome:
-        tape, outlet = self._tape, self._trades
-        last = tape.last_trade_id
+        lines, trades = self._lines, self._trades
+        line = lines.current
         trade_id = trade.trade_id
-        missing = tape.missing_before(trade_id)
-        if missing is not None or not outlet.is_open:
-            self._open_trades(trade.ts_event, missing)
-        if last is not None and trade_id <= last and trade_id != self._unsure_trade_id:
-            return Outcome.STALE if tape.find(trade_id) is None else Outcome.DUPLICATE
-        self._unsure_trade_id = 0
-        tape.append(trade)
+        known = Outcome.DUPLICATE
+        if trade_id > line.last_trade_id:
+            if lines.several:
+                known = Outcome.OTHER_LINE
+                lines.traded(line, trade_id, self._turn.ts_publish)
+            else:
+                line.last_trade_id = trade_id
         fields = encode.trade_fields(trade)
-        outlet.increment(trade.ts_event, "verified" if trade_id - 1 == last else "unverified", fields)
-        self._take_trade(trade, fields)
-        return Outcome.ACCEPTED
+        if trade_id == trades.next_id:
+            trades.publish(trade, fields)
+            self._ticker.take_trade(trade, fields)
+            return Outcome.ACCEPTED
+        outcome = trades.take(trade, known)
+        if outcome is Outcome.ACCEPTED or (outcome is not Outcome.INCONSISTENT and self._ticker.is_newer(trade)):
+            self._ticker.take_trade(trade, fields)
+        return outcome
 
     def _trade_position(self, trade: Trade) -> Outcome:
-        """The venue's last trade before this subscription: what we know up to here is all, or something is missing."""
-        tape = self._tape
-        last = tape.last_trade_id
-        missing = tape.missing_before(trade.trade_id + 1)
-        if last is None or trade.trade_id > last:
-            tape.skip_to(trade.trade_id)
-        if missing is not None or not self._trades.is_open:
-            self._open_trades(trade.ts_event, missing)
-        if last is not None and trade.trade_id < last:
-            return Outcome.STALE
-        self._unsure_trade_id = 0
-        self._take_trade(trade, encode.trade_fields(trade))
-        return Outcome.ACCEPTED
-
-    def _open_trades(self, ts_event: int, missing: tuple[int, int] | None) -> None:
-        if missing is not None:
-            self._note(TradesMissing(self.product, *missing))
-        self._trades.open("epoch" if missing is None else "gap", [self._tape.state()], ts_event, missing)
-
-    # Ticker -----------------------------------------------------------------------------------------------------
+        """The venue's last trade before this subscription."""
+        lines = self._lines
+        line = lines.current
+        if trade.trade_id > line.last_trade_id:
+            if lines.several:
+                lines.traded(line, trade.trade_id, self._turn.ts_publish)
+            else:
+                line.last_trade_id = trade.trade_id
+        outcome = self._trades.position(trade)
+        if outcome is not Outcome.INCONSISTENT:
+            self._ticker.take_trade(trade, encode.trade_fields(trade))
+        return outcome
 
     def _quote(self, quote: Quote) -> Outcome:
-        if quote.sequence <= self._quote_sequence:
-            return Outcome.DUPLICATE if quote.sequence == self._quote_sequence else Outcome.STALE
-        bid, ask, trade = quote.bid, quote.ask, quote.trade
-        if bid is not None and ask is not None and scaled(bid[0]) >= scaled(ask[0]):
-            return Outcome.INCONSISTENT
-        if trade is not None:
-            known = self._tape.find(trade.trade_id) or self._last_trade
-            if known is not None and known.trade_id == trade.trade_id and not _same(known, trade):
-                return Outcome.INCONSISTENT
-            if trade.trade_id < self._restored_trade_id:
-                return Outcome.STALE
-        self._quote_sequence = quote.sequence
-        if self._book_held:
-            bid, ask = self._bid, self._ask
-        last = self._last_trade
-        if trade is None or (last is not None and trade.trade_id <= last.trade_id):
-            self._take_best(bid, ask, quote.ts_event)
-        else:
-            self._set_best(bid, ask)
-            self._take_trade(trade, encode.trade_fields(trade))
-        return Outcome.ACCEPTED
-
-    def _take_trade(self, trade: Trade, fields: str) -> None:
-        """The last trade, if it is newer than the one known, or contradicts it."""
-        last = self._last_trade
-        if last is not None and trade.trade_id <= last.trade_id:
-            if trade.trade_id < last.trade_id or _same(last, trade):
-                if not self._ticker.is_open:
-                    self._tick(trade.ts_event, "unverified")
-                return
-            self._note(TradeCorrected(self.product, trade.trade_id))
-        successor = last is not None and trade.trade_id == last.trade_id + 1
-        self._last_trade, self._last_trade_text = trade, fields
-        self._tick(trade.ts_event, "verified" if successor else "unverified")
-
-    def _take_best(self, bid: tuple[str, str | None] | None, ask: tuple[str, str | None] | None, ts_event: int) -> None:
-        if self._set_best(bid, ask) or not self._ticker.is_open:
-            self._tick(ts_event, "unverified")
-
-    def _set_best(self, bid: tuple[str, str | None] | None, ask: tuple[str, str | None] | None) -> bool:
-        """True if one of them differs from before."""
-        changed = False
-        if bid != self._bid:
-            self._bid, self._bid_text, changed = bid, encode.level(bid), True
-        if ask != self._ask:
-            self._ask, self._ask_text, changed = ask, encode.level(ask), True
-        return changed
-
-    def _tick(self, ts_event: int, continuity: Continuity) -> None:
-        """Publish the ticker; its first epoch opens as soon as anything of it is known.
-
-        Where the venue gave no time (book snapshots, tickers of products not traded yet) the time of receipt stands in.
-        """
-        if self._held_back:
-            return
-        ts_event = ts_event or self._turn.ts_ingest
-        if self._ticker.is_open:
-            self._ticker.increment(ts_event, continuity, self._ticker_fields())
-        elif self._last_trade is not None or self._bid is not None or self._ask is not None:
-            self._ticker.open("epoch", [self._ticker_fields()], ts_event)
-
-    def _ticker_fields(self) -> str:
-        return encode.ticker_fields(self._last_trade_text, self._bid_text, self._ask_text)
-
-    # Heartbeat --------------------------------------------------------------------------------------------------
+        line = self._lines.current
+        outcome = self._ticker.quote(quote, line.quote_sequence)
+        if outcome is Outcome.ACCEPTED or outcome is Outcome.OTHER_LINE:
+            line.quote_sequence = quote.sequence
+        return outcome
 
     def _heartbeat(self, heartbeat: Heartbeat) -> Outcome:
-        if heartbeat.sequence < self._heartbeat_sequence:
+        line = self._lines.current
+        sequence = heartbeat.sequence
+        if sequence < line.heartbeat_sequence:
             return Outcome.STALE
-        self._heartbeat_sequence = heartbeat.sequence
-        self._venue_trade_id = heartbeat.last_trade_id
+        line.heartbeat_sequence = sequence
+        if sequence < self._heartbeat_sequence:
+            return Outcome.OTHER_LINE if self._lines.several else Outcome.STALE
+        self._heartbeat_sequence = sequence
+        self._trades.heartbeat(heartbeat)
+        self._ticker.refute(heartbeat, self._trades.newest)
         return Outcome.ACCEPTED
 
+    def _find(self, trade_id: int) -> Trade | None:
+        return self._trades.find(trade_id)
 
-def _same(one: Trade, other: Trade) -> bool:
-    """True if price and size are equal, whatever their digits."""
-    return (one.px == other.px or scaled(one.px) == scaled(other.px)) and (
-        one.qty == other.qty or scaled(one.qty) == scaled(other.qty)
-    )
+    def _note_trades(self, fact: ProductFact) -> None:
+        self._note(fact)
+        if isinstance(fact, TradeDiscarded) and fact.why == UNKNOWN_TO_VENUE:
+            self._lines.forget(fact.trade_id)
+            self._ticker.retract(fact.trade_id, self._trades.newest())
+
+    def _in_restored_book(self) -> bool:
+        """True if the record at hand is in the restored book. Of the restored ticker it is known afterwards as well."""
+        resuming, turn = self._resuming, self._turn
+        if resuming is None or turn.ingestor != resuming.ingestor:
+            return False
+        number = turn.number
+        if number > resuming.ticker:
+            self._ticker.thaw(*self._lines.top())
+            if number > resuming.book:
+                self._resuming = None
+        return number <= resuming.book
+
+
+def _covers(in_ticker: InputPosition, in_book: InputPosition | None, had_book: bool) -> bool:
+    """True if the ticker can be had again from its input on: its book, if there was one, goes on at or before it."""
+    if in_book is None:
+        return not had_book
+    return in_book[:2] == in_ticker[:2] and in_book.number <= in_ticker.number

@@ -15,7 +15,9 @@ from lfmesh.types import InputPosition, Level, Position, StreamKey
 class StreamState:
     """State of one stream, and at which position, of which term and from which input it holds.
 
-    `ts` is when the newest message in it was published (ns).
+    `input` is that of the newest frame in it. What has been dealt with since without changing it is for the owner to
+    know (`lfmesh.core.replica`), who gives it to the methods that tell of it. `ts` is when the newest message in it was
+    published (ns).
     """
 
     __slots__ = ("_answer", "content", "input", "key", "position", "term", "ts")
@@ -52,27 +54,28 @@ class StreamState:
             return *self._answer, True
         return *known, False
 
-    def stored(self) -> StoredState:
-        """As a state store keeps it."""
-        return StoredState(self.key, self.term, self.position, self.input, self.ts, self.content.text())
+    def stored(self, source: InputPosition | None = None) -> StoredState:
+        """As a state store keeps it; `source` where more is known than `input`."""
+        return StoredState(self.key, self.term, self.position, source or self.input, self.ts, self.content.text())
 
-    def summary(self, *, levels: bool = True) -> StreamSummary:
-        """For a normalizer that starts; without a book's levels if so wished."""
+    def summary(self, source: InputPosition | None = None, *, whole: bool = True) -> StreamSummary:
+        """For a normalizer that starts; `source` where more is known than `input`."""
         trades: list[BackfilledTrade] = []
         bids: list[Level] = []
         asks: list[Level] = []
         fields = b""
+        last_trade_id = 0
         match self.content:
             case TradesContent() as content:
-                trades = content.trades()
+                trades, last_trade_id = content.trades(), content.last_trade_id
             case BookContent() as content:
-                if levels:
-                    bids, asks = content.levels()
+                bids, asks = content.levels()
             case content:
                 fields = content.text()
         return StreamSummary(
-            self.key.product, self.key.channel, self.term, *self.position, self.input, trades, bids, asks, fields
-        )
+            self.key.product, self.key.channel, self.term, *self.position, source or self.input,
+            trades, bids, asks, fields, last_trade_id, whole,
+        )  # fmt: skip
 
 
 class ShardState:

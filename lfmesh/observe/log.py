@@ -42,11 +42,11 @@ def logger(section: LogSection, **bound: str | int) -> "FilteringBoundLogger":
 def capture_standard_logging(log: "FilteringBoundLogger", section: LogSection) -> None:
     """Send what libraries log, and Python's warnings, to `log`: once, for the whole process.
 
-    The `websockets` library tells of each connection at level info; that is left to its own warnings.
+    Some libraries tell of each connection and request at level info; that is left to their own warnings.
     """
     logging.basicConfig(handlers=[_ToStructlog(log)], level=_LEVELS[section.level], force=True)
     logging.captureWarnings(capture=True)
-    for noisy in ("websockets", "asyncio"):
+    for noisy in ("websockets", "asyncio", "httpx", "httpcore"):
         logging.getLogger(noisy).setLevel(max(logging.WARNING, _LEVELS[section.level]))
 
 

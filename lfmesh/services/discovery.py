@@ -74,6 +74,10 @@ def static_peers(section: RegistrySection) -> tuple[ServiceRecord, ...]:
     )
 
 
+_CHANGES_SILENCE_NS = 2_500_000_000
+"""A replica publishes at least each second."""
+
+
 class Discovery:
     """Announces one service and watches the others, over all replicas; see the module's docstring."""
 
@@ -230,6 +234,7 @@ class _Replica:
         self._timeout_s = _FIRST_TIMEOUT_S
         self._changes: Subscriber | None = None
         self._changes_endpoint = ""
+        self._changes_heard_at = 0
         self._closed = False
         self._retry: asyncio.TimerHandle | None = None
         self.requester = Requester(owner.transport, endpoint)
@@ -304,7 +309,9 @@ class _Replica:
             "",
         )
         if changes:
-            self._subscribe(changes)
+            if now - self._changes_heard_at > _CHANGES_SILENCE_NS:
+                self._changes_endpoint = ""  # it answers, and nothing of what it publishes comes: a new socket
+            self._subscribe(changes, now)
         elif self._retry is None:
             # It has only just bound its sockets and does not list itself yet.
             self._retry = asyncio.get_running_loop().call_later(_UNSEEN_RETRY_S, self._look_again)
@@ -316,9 +323,10 @@ class _Replica:
         self._retry = None
         self.look_up()
 
-    def _subscribe(self, changes: str) -> None:
+    def _subscribe(self, changes: str, now: int) -> None:
         if changes == self._changes_endpoint:
             return
+        self._changes_heard_at = now
         if self._changes is not None:
             self._changes.close()
         self._changes_endpoint = changes
@@ -330,6 +338,7 @@ class _Replica:
 
     def _on_changes(self, frames: list[bytes]) -> None:
         merged, now = self._owner.merged, self._owner.now()
+        self._changes_heard_at = now
         applied = False
         for frame in frames:
             try:

@@ -1,9 +1,12 @@
 """One service's life, from its start to its end: what every role has alike.
 
 started     service.start → ops port → announced to the registry → on_peers → telemetry
-ended       not ready → leaves the registry → service.stop → its tasks → telemetry, ops port
+ended       not ready → leaves the registry, service.stop → its tasks → telemetry, ops port
+
+A gateway that ends still serves its clients for a while: it goes on hearing of its peers, and being heard of.
 """
 
+import asyncio
 import os
 import socket
 import time
@@ -20,7 +23,7 @@ from lfmesh.messages import ServiceRecord, Telemetry
 from lfmesh.observe import process
 from lfmesh.observe.http import HttpServer, health_routes, serve_http
 from lfmesh.observe.metrics import MetricsText
-from lfmesh.ports import Context, Figures, ServesHttp, Service, Vitals
+from lfmesh.ports import Context, Figures, MayStandBy, ServesHttp, Service, Vitals
 from lfmesh.services.discovery import Discovery, static_peers
 from lfmesh.services.tasks import Tasks
 from lfmesh.services.telemetry import TelemetryPublisher
@@ -61,6 +64,7 @@ class Running:
         self._clock = clock
         self._incarnation = time.time_ns() // 1000
         self._stopping = False
+        self._drains = role is Role.GATEWAY
         self._measured: Telemetry | None = None
         self._static_peers = static_peers(config.registry)
         self.service = make(config, Context(self._incarnation, clock, log, self.tasks.spawn, self.vitals))
@@ -123,9 +127,13 @@ class Running:
             return
         self._stopping = True
         try:
-            if self._discovery is not None:
-                await self._discovery.leave()
-            await self.service.stop()
+            leaving = None if self._discovery is None else asyncio.ensure_future(self._discovery.leave())
+            try:
+                await self.service.stop()
+            finally:
+                self._drains = False
+                if leaving is not None:
+                    await leaving
         finally:
             await self.tasks.close()
             if self._telemetry is not None:
@@ -140,7 +148,7 @@ class Running:
 
     def _on_peers(self, peers: Sequence[ServiceRecord]) -> None:
         # Until the service has started, the view is kept for it; while it ends, it is not bothered.
-        if self.record is not None and not self._stopping:
+        if self.record is not None and (self._drains or not self._stopping):
             self.service.on_peers(peers)
 
     def _bound(self) -> dict[str, str]:
@@ -167,17 +175,18 @@ class Running:
             line=ingestor.line if ingestor else None,
             http=reachable(self._http(), host),
             products=list(ingestor.products or self.config.mesh.products) if ingestor else [],
+            active=self.service.active if isinstance(self.service, MayStandBy) else None,
         )
 
     def _measure(self) -> Telemetry:
-        if self._stopping and self._measured is not None:
+        if self._stopping and not self._drains and self._measured is not None:
             return msgspec.structs.replace(self._measured, reasons=self.readiness(), ts=self._clock())
         self._measured = self._measured_now()
         return self._measured
 
     def _measured_now(self) -> Telemetry:
         started = self.record is not None
-        if started:
+        if started and not self._stopping:
             self._announce_changes()
         figures = self.service.figures() if started else Figures()
         statistics = msgspec.to_builtins(self.service.statistics()) if started else {}

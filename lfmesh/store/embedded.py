@@ -13,6 +13,7 @@ it is: nothing is ever recreated over it.
 
 import fcntl
 import os
+import re
 import sqlite3
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, suppress
@@ -52,9 +53,10 @@ FROM states ORDER BY product, channel
 """
 
 
-def state_path(data_dir: Path, shard: int) -> Path:
-    """Where a shard's state is kept."""
-    return data_dir / f"state-shard-{shard}.sqlite"
+def state_path(data_dir: Path, shard: int, instance: str = "") -> Path:
+    """Where a shard's state is kept; by a second snapshotter of the shard, which is named, in a file of its own."""
+    name = f"-{re.sub(r'[^A-Za-z0-9._-]', '_', instance)}" if instance else ""
+    return data_dir / f"state-shard-{shard}{name}.sqlite"
 
 
 class SqliteStateStore:

@@ -1,5 +1,6 @@
 """The monitor's screen as a function of its rows."""
 
+from collections import Counter
 from collections.abc import Iterable, Sequence
 
 from rich.console import Group, RenderableType
@@ -9,6 +10,7 @@ from lfmesh.top.columns import Column, table
 from lfmesh.top.state import Row, totals
 
 _NONE = "–"
+_DUTY_STYLE = {"active": "green", "standby": "cyan", "draining": "bold yellow"}
 _STYLE = {"ready": "green", "not ready": "yellow", "silent": "bold red", "gone": "dim red", "announced": "cyan"}
 
 
@@ -28,6 +30,11 @@ def _heading(rows: Sequence[Row], registries: tuple[int, int], *, live: bool) ->
         f"  {ready} of {len(rows)} ready  ",
         f"{number(into)} msg/s in  {number(out)} msg/s to {clients} client{'' if clients == 1 else 's'}  ",
     )
+    missing, fetches = sum(row.open_gaps or 0 for row in rows), sum(row.backfills or 0 for row in rows)
+    if missing:
+        heading.append(f"{number(missing)} gap{'' if missing == 1 else 's'} open  ", "bold yellow")
+    if fetches:
+        heading.append(f"{number(fetches)} fetched from the venue  ", "yellow")
     answering, all_of_them = registries
     if all_of_them == 0:
         heading.append("static peers", "dim")
@@ -47,24 +54,66 @@ def _columns(rows: Sequence[Row]) -> list[Column]:
     return [
         Column("role", [Text(row.instance) for row in rows]),
         Column("state", [Text(row.state, style=_STYLE[row.state]) for row in rows]),
-        figures("shard", 6, (_NONE if row.shard is None else str(row.shard) for row in rows)),
+        *_if_any(Column("duty", [Text(duty, style=_DUTY_STYLE.get(duty, "")) for duty in duties(rows)], 2)),
+        figures("shard", 8, (_NONE if row.shard is None else str(row.shard) for row in rows)),
         figures("in/s", 1, (number(row.messages_in_per_s) for row in rows)),
         figures("out/s", 1, (number(row.messages_out_per_s) for row in rows)),
-        figures("lag ms", 2, (_NONE if row.lag_ms is None else f"{row.lag_ms:.1f}" for row in rows)),
-        figures("queue", 5, (number(row.queue_messages) for row in rows)),
-        figures("gaps", 3, (_gaps(row) for row in rows)),
-        figures("clients", 7, (number(row.clients) for row in rows)),
-        figures("cpu %", 4, (_NONE if row.cpu_percent is None else f"{row.cpu_percent:.1f}" for row in rows)),
-        figures("mem MB", 8, (_NONE if row.rss_bytes is None else f"{row.rss_bytes / 1e6:.0f}" for row in rows)),
-        figures("age", 9, (age(row.age_s) for row in rows)),
-        figures("restarts", 5, (Text(str(row.restarts), style="yellow" if row.restarts else "") for row in rows)),
-        figures("pid", 10, (str(row.pid) for row in rows)),
+        figures("lag ms", 4, (_NONE if row.lag_ms is None else f"{row.lag_ms:.1f}" for row in rows)),
+        figures("queue", 7, (number(row.queue_messages) for row in rows)),
+        figures("gaps", 5, (_counted(row.gaps) for row in rows)),
+        *_if_any(figures("open", 3, (_counted(row.open_gaps) for row in rows))),
+        *_if_any(figures("fetches", 5, (_counted(row.backfills) for row in rows))),
+        *_if_any(figures("links lost", 9, (_counted(row.links_lost) for row in rows))),
+        figures("clients", 10, (number(row.clients) for row in rows)),
+        figures("cpu %", 6, (_NONE if row.cpu_percent is None else f"{row.cpu_percent:.1f}" for row in rows)),
+        figures("mem MB", 11, (_NONE if row.rss_bytes is None else f"{row.rss_bytes / 1e6:.0f}" for row in rows)),
+        figures("age", 12, (age(row.age_s) for row in rows)),
+        figures("restarts", 7, (_counted(row.restarts) for row in rows)),
+        figures("pid", 13, (str(row.pid) for row in rows)),
+        *_if_any(Column("mended by", [Text(mended(row)) for row in rows], 9, wraps=True)),
         Column("", [Text("; ".join(row.reasons), style="yellow") for row in rows], wraps=True),
     ]
 
 
-def _gaps(row: Row) -> Text:
-    return Text(_NONE if row.gaps is None else str(row.gaps), style="yellow" if row.gaps else "")
+def _if_any(column: Column) -> list[Column]:
+    """The column, unless it has nothing to say of anybody."""
+    return [column] if any(cell.plain not in ("", _NONE) for cell in column.cells) else []
+
+
+def duties(rows: Sequence[Row]) -> list[str]:
+    """What each process does of a job that several share, and that a gateway sends its clients away; else nothing.
+
+    active or standby; `line A 5/6`: line A, from which the books of 5 of 6 products are published.
+    """
+    several = {
+        (row.role, row.shard) for row in rows if sum((one.role, one.shard) == (row.role, row.shard) for one in rows) > 1
+    }
+    published: Counter[str] = Counter()
+    for row in rows:
+        published.update(row.published)
+    return [_duty(row, published, alone=(row.role, row.shard) not in several) for row in rows]
+
+
+def _duty(row: Row, published: Counter[str], *, alone: bool) -> str:
+    if row.draining:
+        return "draining"
+    if row.active is not None:
+        return "standby" if not row.active else "" if alone else "active"
+    if row.line is None or alone:
+        return ""
+    return f"line {row.line} {published[row.instance]}/{published.total()}" if published else f"line {row.line}"
+
+
+def mended(row: Row) -> str:
+    """What has mended gaps since its start, the most used first, and how often it took over from its peer."""
+    used = sorted(row.rungs.items(), key=lambda rung: (-rung[1], rung[0]))
+    taken = [f"take-over {row.takeovers}"] if row.takeovers else []
+    return ", ".join([*taken, *(f"{name} {number(count)}" for name, count in used)])
+
+
+def _counted(count: int | None) -> Text:
+    """A number of which 0 is best."""
+    return Text(number(count), style="yellow" if count else "")
 
 
 def number(value: float | None) -> str:

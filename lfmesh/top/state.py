@@ -12,7 +12,8 @@ from typing import Literal
 import msgspec
 
 from lfmesh.messages import ServiceRecord, Telemetry
-from lfmesh.types import Role
+from lfmesh.top.recovery import recovery_of
+from lfmesh.types import Line, Role
 
 RATE_SPAN_NS = 900_000_000
 """A rate is formed over at least this."""
@@ -31,7 +32,8 @@ class Row(msgspec.Struct, frozen=True):
     `state`: ready; not ready (`reasons` say why); silent (it is announced, but has told nothing for 3.5 s); gone (its
     lease has ended); announced (nothing told yet). Rates are per second over the last second, `cpu_percent` is of one
     core, `lag_ms` says how far behind its input the newest output is, `gaps` are those since its start, `age_s` is
-    the time since its start and `restarts` how often it was seen to start anew.
+    the time since its start and `restarts` how often it was seen to start anew. `line` is an ingestor's; for what
+    follows `rss_bytes` see `lfmesh.top.recovery.Recovery`.
     """
 
     role: Role
@@ -54,6 +56,15 @@ class Row(msgspec.Struct, frozen=True):
     clients: int | None = None
     cpu_percent: float | None = None
     rss_bytes: int | None = None
+    line: Line | None = None
+    active: bool | None = None
+    open_gaps: int | None = None
+    backfills: int | None = None
+    links_lost: int | None = None
+    takeovers: int | None = None
+    published: dict[str, int] = {}
+    rungs: dict[str, int] = {}
+    draining: bool | None = None
 
 
 @dataclass(slots=True)
@@ -170,15 +181,20 @@ def _row(peer: _Peer, now: int) -> Row:
         http=record.http if record else "",
         age_s=max(0.0, round((now - peer.incarnation * 1000) / 1e9, 1)),
         restarts=peer.restarts,
+        line=record.line if record else None,
     )
     if newest is None:
         return known
+    recovery = recovery_of(newest.statistics)
     totals = msgspec.structs.replace(
         known,
         messages_in_total=newest.messages_in_total,
         messages_out_total=newest.messages_out_total,
         gaps=newest.gaps_total,
         rss_bytes=newest.rss_bytes,
+        links_lost=recovery.links_lost,
+        takeovers=recovery.takeovers,
+        rungs=recovery.rungs,
     )
     if state not in ("ready", "not ready"):
         return totals
@@ -190,6 +206,11 @@ def _row(peer: _Peer, now: int) -> Row:
         queue_messages=newest.queue_messages,
         clients=newest.clients,
         cpu_percent=_percent(rate(peer.previous, newest, "cpu_s")),
+        active=recovery.active,
+        open_gaps=recovery.open_gaps,
+        backfills=recovery.backfills,
+        published=recovery.published,
+        draining=recovery.draining,
     )
 
 

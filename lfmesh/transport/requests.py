@@ -81,13 +81,17 @@ class Server(Socket):
 
 
 class Requester(Socket):
-    """DEALER that connects to one ROUTER; at most `max_pending` requests are under way."""
+    """DEALER that connects to one ROUTER; at most `max_pending` requests are under way.
+
+    `unanswered` are the requests in a row that were not answered in time.
+    """
 
     def __init__(self, transport: Transport, endpoint: str, *, max_pending: int = 1000) -> None:
         super().__init__(transport, zmq.DEALER, max_pending)
         self._pending: dict[bytes, tuple[OnReply, asyncio.TimerHandle]] = {}
         self._max_pending = max_pending
         self._next_id = 0
+        self.unanswered = 0
         self.endpoint = endpoint
         self.connect(endpoint)
         self._start_reading()
@@ -124,6 +128,22 @@ class Requester(Socket):
     def close(self, flush_s: float = 0.0) -> None:
         """Close; whoever waits for an answer gets None."""
         super().close(flush_s)
+        self._give_up_pending()
+
+    def reconnect(self) -> None:
+        """A new socket in place of this one: what the peer was asked and has not answered gets None, now.
+
+        What waits in a socket whose peer is away would else flood it when it comes back.
+        """
+        if self._closed:
+            return
+        self.unanswered = 0
+        self._replace(zmq.DEALER, self._max_pending)
+        self.connect(self.endpoint)
+        self._start_reading()
+        self._give_up_pending()
+
+    def _give_up_pending(self) -> None:
         pending, self._pending = self._pending, {}
         for on_reply, timer in pending.values():
             timer.cancel()
@@ -139,6 +159,7 @@ class Requester(Socket):
 
     def _expire(self, request_id: bytes) -> None:
         on_reply, _ = self._pending.pop(request_id)
+        self.unanswered += 1
         on_reply(None)
 
     def _drain(self) -> bool:
@@ -149,6 +170,7 @@ class Requester(Socket):
                 parts = self._socket.recv_multipart(zmq.NOBLOCK)
             except zmq.Again:
                 return False
+            self.unanswered = 0
             waiting = self._pending.pop(parts[0], None)
             if waiting is None:
                 self.counters.dropped += 1

@@ -1,63 +1,97 @@
-"""The watcher's plain form: one line a message, for pipes and logs. Columns by position, so that awk can read them."""
+"""The watcher's plain form: one line an event, for pipes and logs. Columns by position, so that awk can read them."""
 
-from lfmesh.client.messages import Book, Goaway, Message, Other, Refused, Status, Subscribed, Ticker, Trade, Update
+from lfmesh.client import (
+    Book,
+    Event,
+    Goaway,
+    Increment,
+    Level,
+    Missing,
+    Quote,
+    Refused,
+    Skipped,
+    Snapshot,
+    StatusChanged,
+    Tick,
+    Ticker,
+    TickerSnapshot,
+    Trade,
+    TradeEvent,
+    TradesSnapshot,
+    Violation,
+)
 from lfmesh.watch.render import clock
 from lfmesh.watch.state import StreamView, spread
 
 
-def line(message: Message, view: StreamView | None) -> str | None:
-    """What to print for a message, given its product's picture after it; None for what a reader need not see."""
-    match message:
-        case Update():
-            return _update(message, view)
-        case Status():
-            return f"{clock(message.since)} {message.product} {message.channel} is {message.state}: {message.reason}"
-        case Refused():
-            return f"refused: {message.code}: {message.msg}"
-        case Goaway():
-            return f"the gateway is going away ({message.reason}); it may be back in {message.reconnect_ms} ms"
-        case Subscribed() | Other():
+def line(event: Event, view: StreamView | None) -> str | None:
+    """What to print for an event, given its product's picture after it; None for what a reader need not see."""
+    match event:
+        case StatusChanged():
+            return f"{clock(event.since)} {event.product} {event.channel} is {event.state}: {event.reason}"
+        case Missing(product=product, from_trade_id=first, to_trade_id=last):
+            return f"{clock(event.ts_received)} {product} trades {first}-{last} are missing"
+        case Snapshot() | Increment():
+            return f"{_head(event)} {_content(event, view)} {_tail(event)}"
+        case _:
             return None
 
 
-def _update(update: Update, view: StreamView | None) -> str | None:
-    if update.part < update.parts:
-        return None
-    when = clock(update.ts_event or update.ts_publish)
-    verdict = update.continuity or f"snapshot ({update.reason})"
-    lost = f" missing trades {update.missing[0]}-{update.missing[1]}" if update.missing else ""
-    head, tail = f"{when} {update.product} {update.channel}", f"seq {update.seq} {verdict}{lost}"
-    match update.content:
-        case Ticker() as ticker:
-            return f"{head} {_ticker(ticker)} {tail}"
-        case Book():
-            return f"{head} {_book(view)} {tail}"
-        case trades if update.op == "incr":
-            return "\n".join(f"{head} {_trade(trade)} {tail}" for trade in trades)
-        case trades:
-            return f"{head} {len(trades)} trades so far{f', last {_trade(trades[-1])}' if trades else ''} {tail}"
+def _content(event: Snapshot | Increment, view: StreamView | None) -> str:
+    match event:
+        case Tick(ticker=ticker) | TickerSnapshot(ticker=ticker):
+            return _ticker(ticker)
+        case TradeEvent(trade=trade):
+            return _trade(trade)
+        case TradesSnapshot(trades=trades):
+            return f"{len(trades)} trades so far" + (f", last {_trade(trades[-1])}" if trades else "")
+        case _:
+            return _book(view.book) if view else "-"
+
+
+def said(event: Event) -> str | None:
+    """What is said beside the data; None for anything else."""
+    match event:
+        case Refused(code=code, msg=msg):
+            return f"refused: {code}: {msg}"
+        case Goaway(reason=reason, reconnect_ms=pause):
+            return f"the gateway is going away ({reason}); it may be back in {pause} ms"
+        case Violation(kind=kind, product=product, channel=channel, detail=detail):
+            where = f" in {product} {channel}" if product else ""
+            return f"the gateway breaks its protocol{where}: {kind}: {detail}"
+        case Skipped(count=count):
+            return f"{count} events were skipped"
+        case _:
+            return None
+
+
+def _head(event: Snapshot | Increment) -> str:
+    when = event.ts_event or event.ts_publish if isinstance(event, Increment) else event.ts_snapshot
+    return f"{clock(when)} {event.product} {event.channel}"
+
+
+def _tail(event: Snapshot | Increment) -> str:
+    verdict = event.continuity if isinstance(event, Increment) else f"snapshot ({event.reason})"
+    return f"seq {event.position.seq} {verdict}"
 
 
 def _ticker(ticker: Ticker) -> str:
     last = f"last {_trade(ticker.last_trade)}" if ticker.last_trade else "last -"
-    bid = ticker.best_bid
-    ask = ticker.best_ask
-    gap = spread(bid[0], ask[0]) if bid and ask else None
+    bid, ask = ticker.best_bid, ticker.best_ask
+    gap = spread(bid.px_text, ask.px_text) if bid and ask else None
     return f"{last} bid {_level(bid)} ask {_level(ask)} spread {gap or '-'}"
 
 
 def _trade(trade: Trade) -> str:
-    return f"{trade.px} x {trade.qty} {trade.side} id {trade.trade_id}"
+    return f"{trade.px_text} x {trade.qty_text} {trade.side} id {trade.trade_id}"
 
 
-def _level(level: tuple[str, str | None] | None) -> str:
-    return "-" if level is None else f"{level[0]} x {level[1] or '?'}"
+def _level(level: Level | Quote | None) -> str:
+    return "-" if level is None else f"{level.px_text} x {level.qty_text or '?'}"
 
 
-def _book(view: StreamView | None) -> str:
-    if view is None:
-        return "-"
-    bids, asks = view.book.best_bids(1), view.book.best_asks(1)
-    best = f"bid {_level(bids[0] if bids else None)} ask {_level(asks[0] if asks else None)}"
-    gap = spread(bids[0][0] if bids else None, asks[0][0] if asks else None)
-    return f"{best} spread {gap or '-'} levels {len(view.book.bids)}/{len(view.book.asks)}"
+def _book(book: Book) -> str:
+    bid, ask = book.best_bid, book.best_ask
+    gap = spread(bid.px_text if bid else None, ask.px_text if ask else None)
+    bids, asks = book.depth
+    return f"bid {_level(bid)} ask {_level(ask)} spread {gap or '-'} levels {bids}/{asks}"

@@ -1,23 +1,21 @@
-"""Connects, applies what comes, and shows it: live on a terminal, else a line a message, or the raw messages."""
+"""Follows a feed and shows what it brings: live on a terminal, else a line an event, or the raw messages."""
 
 import asyncio
 import sys
 import time
-from collections.abc import AsyncIterator, Callable, Sequence
-from contextlib import aclosing, asynccontextmanager
+from collections.abc import AsyncIterator, Sequence
+from contextlib import asynccontextmanager
 from dataclasses import dataclass
-from urllib.parse import urlsplit
 
-from lfmesh.client.http import fetch_json
-from lfmesh.client.messages import Goaway, Message, Other, Refused, Status, Subscribed, Update, parse
-from lfmesh.client.session import Connected, Lost, Received, Session, backoff_s
+from lfmesh.client import BookSnapshot, Connected, Disconnected, Event, Feed, Refused, RequestRefused, connect
 from lfmesh.errors import LfmeshError
 from lfmesh.types import Channel
-from lfmesh.watch.lines import line
+from lfmesh.watch.lines import line, said
 from lfmesh.watch.render import render
 from lfmesh.watch.state import StreamView, WatchState
 
 _REFRESH_S = 0.25
+_LIST_AGAIN_S = 0.5
 
 
 @dataclass(frozen=True, slots=True)
@@ -31,13 +29,12 @@ class Watched:
     duration_s: float | None
 
 
-Say = Callable[[str], None]
-
-
 async def watch(watched: Watched, *, live: bool, stop: asyncio.Event) -> None:
     """Watch until `stop` or the duration ends; LfmeshError if there was nothing to see and a retry cannot mend it."""
     ending = asyncio.create_task(_until(stop, watched.duration_s))
-    state = WatchState(watched.url, watched.channel, {product: StreamView(product) for product in watched.products})
+    state = WatchState(watched.url, watched.channel, {})
+    for product in watched.products:
+        state.view(product)
     watching = asyncio.create_task(_watch(watched, state, live=live))
     try:
         await asyncio.wait({ending, watching}, return_when=asyncio.FIRST_COMPLETED)
@@ -68,7 +65,7 @@ async def _watch(watched: Watched, state: WatchState, *, live: bool) -> None:
 
 
 class _Silent:
-    """On a live screen the state says everything, and is gone when the screen is."""
+    """On a live screen the state says everything, and is gone when the screen is. The feed's tap, too."""
 
     refusals_last = False
     """Whether what the gateway refused can still be read afterwards."""
@@ -76,8 +73,23 @@ class _Silent:
     def said(self, text: str) -> None:
         """News of the connection."""
 
-    def came(self, text: str, message: Message, view: StreamView | None) -> None:
-        """A message."""
+    def came(self, event: Event, view: StreamView | None) -> None:
+        """An event."""
+
+    def opened(self, url: str, now: int) -> None:
+        """A connection is open."""
+
+    def sent(self, text: str, now: int) -> None:
+        """A request is being sent."""
+
+    def received(self, text: str, now: int) -> None:
+        """A raw message."""
+
+    def closed(self, reason: str, now: int) -> None:
+        """The connection is over."""
+
+    def ticked(self, now: int) -> None:
+        """Time passes."""
 
 
 class _Lines(_Silent):
@@ -87,20 +99,21 @@ class _Lines(_Silent):
         sys.stderr.write(f"lfmesh: {text}\n")
         sys.stderr.flush()
 
-    def came(self, text: str, message: Message, view: StreamView | None) -> None:  # noqa: ARG002 - what `_Raw` writes
-        shown = line(message, view)
-        if shown is None:
-            return
-        if isinstance(message, Refused | Goaway):
-            self.said(shown)
-        else:
+    def came(self, event: Event, view: StreamView | None) -> None:
+        told, shown = said(event), line(event, view)
+        if told is not None:
+            self.said(told)
+        if shown is not None:
             _write(shown)
 
 
 class _Raw(_Lines):
-    def came(self, text: str, message: Message, view: StreamView | None) -> None:
-        if isinstance(message, Refused):
-            super().came(text, message, view)
+    def came(self, event: Event, view: StreamView | None) -> None:  # noqa: ARG002 - raw messages are shown instead
+        told = said(event)
+        if told is not None:
+            self.said(told)
+
+    def received(self, text: str, now: int) -> None:  # noqa: ARG002 - as it came
         _write(text)
 
 
@@ -110,56 +123,65 @@ def _write(text: str) -> None:
 
 
 async def _follow(watched: Watched, state: WatchState, out: _Silent) -> None:
-    products = watched.products or await _all_products(watched.url, state, out)
+    async with connect(watched.url, open_timeout_s=0, tap=out) as feed:
+        tasks = {
+            asyncio.create_task(_read(feed, state, out)),
+            asyncio.create_task(_subscribe(feed, watched, state, out)),
+        }
+        try:
+            done, _ = await asyncio.wait(tasks, return_when=asyncio.FIRST_EXCEPTION)
+            for task in done:
+                task.result()
+        finally:
+            for task in tasks:
+                task.cancel()
+            await asyncio.gather(*tasks, return_exceptions=True)
+
+
+async def _read(feed: Feed, state: WatchState, out: _Silent) -> None:
+    async for event in feed:
+        if isinstance(event, BookSnapshot):
+            state.view(event.product).book = feed.book(event.product)
+        _take(event, state, out)
+
+
+def _take(event: Event, state: WatchState, out: _Silent) -> None:
+    match event:
+        case Connected(url=url, again=again):
+            out.said(f"connected {'again ' if again else ''}to {url}")
+        case Disconnected(url=url, reason=reason) if state.trouble != reason:
+            out.said(f"no connection to {url}: {reason}; trying again")
+        case _:
+            pass
+    state.apply(event)
+    product = getattr(event, "product", None)
+    out.came(event, state.views.get(product) if product else None)
+
+
+async def _subscribe(feed: Feed, watched: Watched, state: WatchState, out: _Silent) -> None:
+    """Ask for everything; what is refused is told, and that nothing is left is an error."""
+    await feed.wait_connected()
+    products = watched.products or await _all_products(feed, out)
     for product in products:
-        state.views.setdefault(product, StreamView(product))
-    async with aclosing(Session(watched.url, products, [watched.channel]).events()) as events:
-        async for event in events:
-            match event:
-                case Connected(again):
-                    state.is_connected()
-                    out.said(f"connected {'again ' if again else ''}to {watched.url}")
-                case Lost(reason):
-                    if state.is_lost(reason):
-                        out.said(f"no connection to {watched.url}: {reason}; trying again")
-                case Received(text):
-                    message = parse(text)
-                    state.apply(message, time.time_ns())
-                    out.came(text, message, _view(state, message))
-                    _end_if_refused(state, message, out)
+        state.view(product)
+    try:
+        await feed.subscribe(products, channels=[watched.channel], timeout_s=None)
+    except RequestRefused as error:
+        told = f"refused: {error.code}: {error.msg}"
+        if len(error.streams) == len(set(products)):
+            out.said(told)
+            raise LfmeshError("there is nothing to watch" if out.refusals_last else str(error)) from error
+        _take(Refused(code=error.code, msg=error.msg, products=(), ts_received=time.time_ns()), state, out)
 
 
-def _view(state: WatchState, message: Message) -> StreamView | None:
-    return state.views.get(message.product) if isinstance(message, Update | Status) else None
-
-
-def _end_if_refused(state: WatchState, message: Message, out: _Silent) -> None:
-    """Nothing at all was subscribed: the gateway said why, and waiting will not change it."""
-    if isinstance(message, Subscribed):
-        state.subscribed = state.subscribed or bool(message.products)
-    elif isinstance(message, Other) and not state.subscribed and state.refusal is not None:
-        what = "there is nothing to watch" if out.refusals_last else f"the gateway refuses: {state.refusal}"
-        raise LfmeshError(what)
-
-
-async def _all_products(url: str, state: WatchState, out: _Silent) -> Sequence[str]:
-    """The gateway's own list, as soon as there is a gateway."""
-    parts = urlsplit(url)
-    if parts.scheme not in ("ws", "wss") or not parts.hostname:
-        raise LfmeshError(f"{url} is no WebSocket address, such as ws://127.0.0.1:8000/ws")
-    address = f"{'https' if parts.scheme == 'wss' else 'http'}://{parts.netloc}/products"
-    failures = 0
+async def _all_products(feed: Feed, out: _Silent) -> Sequence[str]:
+    """The gateway's own list, as soon as it can be had."""
     while True:
         try:
-            listed = await fetch_json(address)
-            return [str(entry["id"]) for entry in listed["products"]]
+            return await feed.products()
         except LfmeshError as error:
-            failures += 1
-            if state.is_lost(str(error)):
-                out.said(f"{error}; trying again")
-            await asyncio.sleep(max(0.1, backoff_s(failures)))
-        except (KeyError, TypeError) as error:
-            raise LfmeshError(f"{address} is no gateway's list of products") from error
+            out.said(f"{error}; trying again")
+            await asyncio.sleep(_LIST_AGAIN_S)
 
 
 @asynccontextmanager

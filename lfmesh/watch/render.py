@@ -7,7 +7,7 @@ from rich.console import Group, RenderableType
 from rich.table import Table
 from rich.text import Text
 
-from lfmesh.client.messages import Ticker, Trade
+from lfmesh.client import Quote, Ticker, Trade
 from lfmesh.top.columns import Column, table
 from lfmesh.types import Channel, Continuity
 from lfmesh.watch.state import StreamView, WatchState, spread
@@ -18,7 +18,7 @@ _CHANGE = {1: "green", 0: "", -1: "red"}
 _CONTINUITY = {"verified": "green", "unverified": "yellow", "backfilled": "cyan"}
 _STATE = {"live": "green", "recovering": "yellow", "stale": "red"}
 _SIDE = {"buy": "green", "sell": "red"}
-_UNKNOWN = Ticker(None, None, None)
+_UNKNOWN = Ticker()
 _FRAME_LINES = 5
 _NONE = "–"
 
@@ -90,7 +90,7 @@ def _age(view: StreamView, now: int) -> Text:
     return Text(age(quiet), style="yellow" if quiet > QUIET_S * 1e9 else "")
 
 
-def _quote(level: tuple[str, str | None] | None) -> tuple[str, str]:
+def _quote(level: Quote | None) -> tuple[str, str]:
     return (_NONE, _NONE) if level is None else (level[0], level[1] or _NONE)
 
 
@@ -110,7 +110,7 @@ def _tickers(state: WatchState, now: int, room: int, width: int) -> Table:
     made = table(
         [
             Column("product", [Text(view.product) for view in shown]),
-            _right("last", [Text(last.px if last else _NONE, style=_CHANGE[view.change]) for view, last in lasts]),
+            _right("last", [Text(last.px_text if last else _NONE, style=_CHANGE[view.change]) for view, last in lasts]),
             _right("size", [_size(last) for _, last in lasts], 5),
             _right("bid size", [Text(size) for _, size in bids], 6),
             _right("bid", [Text(px) for px, _ in bids], 1),
@@ -137,7 +137,7 @@ def _gap(ticker: Ticker) -> str:
 
 
 def _size(last: Trade | None) -> Text:
-    return Text(_NONE) if last is None else Text(last.qty, style=_SIDE[last.side])
+    return Text(_NONE) if last is None else Text(last.qty_text, style=_SIDE[last.side])
 
 
 def _trades(state: WatchState, room: int, width: int) -> RenderableType:
@@ -154,8 +154,8 @@ def _trades(state: WatchState, room: int, width: int) -> RenderableType:
         [
             Column("time (UTC)", [Text(clock(ts_event)) for ts_event, _, _, _ in shown], 1),
             Column("product", [Text(product) for _, product, _, _ in shown]),
-            _right("price", [Text(trade.px, style=_SIDE[trade.side]) for _, _, trade, _ in shown]),
-            _right("size", [Text(trade.qty) for _, _, trade, _ in shown]),
+            _right("price", [Text(trade.px_text, style=_SIDE[trade.side]) for _, _, trade, _ in shown]),
+            _right("size", [Text(trade.qty_text) for _, _, trade, _ in shown]),
             Column("taker", [Text(trade.side, style=_SIDE[trade.side]) for _, _, trade, _ in shown], 3),
             _right("trade id", [Text(str(trade.trade_id)) for _, _, trade, _ in shown], 4),
             Column("continuity", [_continuity(continuity) for _, _, _, continuity in shown], 2),
@@ -172,9 +172,10 @@ def _books(state: WatchState, now: int, room: int, levels: int) -> RenderableTyp
 def _book(state: WatchState, view: StreamView, now: int, levels: int) -> tuple[Text, Table]:
     bids, asks = view.book.best_bids(levels), view.book.best_asks(levels)
     gap = spread(bids[0][0] if bids else None, asks[0][0] if asks else None)
+    bid_count, ask_count = view.book.depth
     heading = Text.assemble(
         (view.product, "bold"),
-        f"  spread {gap or _NONE}  levels {len(view.book.bids)} bid, {len(view.book.asks)} ask  age ",
+        f"  spread {gap or _NONE}  levels {bid_count} bid, {ask_count} ask  age ",
         _age(view, now),
         "  ",
         _certainty(state, view),

@@ -25,7 +25,7 @@ from lfmesh.core.statehash import ProductState
 from lfmesh.types import Channel, Position, StreamKey
 from loadgen.client.latency import Histogram
 from loadgen.client.state import Book, Ticker, TradeLine, Trades
-from loadgen.client.streams import BookCheck, Start, TickerCheck, TradesCheck
+from loadgen.client.streams import BookCheck, Pause, Start, TickerCheck, TradesCheck
 from loadgen.client.violations import Kind, Violation, ViolationLog
 from loadgen.client.wire import (
     ErrorMessage,
@@ -160,6 +160,7 @@ class Checker:
             self.last_data_at = now
             stream = self._streams.get((data.product, data.channel))
             if stream is not None and stream.active:
+                stream.heard(now)
                 if data.ts_publish > stream.asked_at:
                     self.publish_latency.record(now - data.ts_publish)
                     self.ingest_latency.record(now - data.ts_ingest)
@@ -230,6 +231,15 @@ class Checker:
             for first, last in stream.trades.declared
         ]
 
+    def pauses(self, now: int) -> dict[StreamKey, Pause]:
+        """The longest pause of each stream of which anything has come."""
+        return {key: pause for key, stream in self.streams() if (pause := stream.pause(now)).ns}
+
+    def forget_pauses(self) -> None:
+        """Count pauses anew."""
+        for _, stream in self.streams():
+            stream.forget_pause()
+
     def resume_positions(self) -> dict[str, dict[str, ResumePosition]]:
         """`from_seq` for every stream that has a position."""
         found: dict[str, dict[str, ResumePosition]] = {}
@@ -294,6 +304,7 @@ class Checker:
         self.last_data_at = self._now
         stream = self._streams.get((data.product, data.channel))
         if stream is not None and stream.active:
+            stream.heard(self._now)
             stream.snapshot(data)
         else:
             self._complain(Kind.UNSUBSCRIBED, f"snapshot, {data.reason}", data.product, data.channel)

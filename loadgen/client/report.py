@@ -1,5 +1,6 @@
 """What a run of the checking clients came to: one value for JSON, tables for people."""
 
+import time
 from collections import Counter
 from collections.abc import Callable, Iterable, Sequence
 
@@ -8,8 +9,8 @@ from rich.console import Group, RenderableType
 from rich.table import Table
 
 from lfmesh.core.statehash import state_hash
-from loadgen.client.checker import Checker
 from loadgen.client.latency import Histogram
+from loadgen.client.tap import CheckerTap
 
 _SHOWN = 20
 
@@ -25,7 +26,12 @@ class Latency(msgspec.Struct, frozen=True):
 
 class Report(msgspec.Struct, frozen=True):
     """Sums over all clients. Latencies: from ts_publish and from ts_ingest to the receipt here, without the increments
-    `from_before`, which were published before their stream was asked for."""
+    `from_before`, which were published before their stream was asked for.
+
+    `disconnections`: connections that were lost, by reason; the library has made them again, and resumed by position
+    (`resumes` counts streams; those that could not be have a snapshot with reason `resume_failed`). `missing_trades`
+    were declared, see `declared_gaps`. `longest_pause_ms`: of each channel, without a message of one stream of it.
+    """
 
     clients: int
     duration_s: float
@@ -40,6 +46,11 @@ class Report(msgspec.Struct, frozen=True):
     latency_from_ingest: Latency
     from_before: int
     declared_gaps: list[tuple[str, int, int]]
+    missing_trades: int
+    connections: int
+    disconnections: dict[str, int]
+    resumes: int
+    longest_pause_ms: dict[str, float]
     streams: int
     streams_waiting: int
     errors: list[str]
@@ -62,8 +73,11 @@ class Report(msgspec.Struct, frozen=True):
         return None
 
 
-def report(checkers: Sequence[Checker], duration_s: float, closed: Sequence[str], *, with_hash: bool) -> Report:
-    """Sum up what the clients saw in `duration_s`; `closed` are the reasons of connections that ended by themselves."""
+def report(taps: Sequence[CheckerTap], duration_s: float, closed: Sequence[str], *, with_hash: bool) -> Report:
+    """Sum up what the clients saw in `duration_s`; `closed`: why the gateway sent clients away."""
+    checkers = [tap.checker for tap in taps]
+    now = time.time_ns()
+    pauses: dict[str, int] = {}
     published, ingested = Histogram(), Histogram()
     messages: Counter[str] = Counter()
     increments: Counter[str] = Counter()
@@ -83,6 +97,7 @@ def report(checkers: Sequence[Checker], duration_s: float, closed: Sequence[str]
             streams += 1
             increments[key.channel] += stream.increments
             snapshots.update(stream.reasons)
+            pauses[key.channel] = max(pauses.get(key.channel, 0), stream.pause(now).ns)
             continuity.update(stream.continuity)
     span = max(duration_s, 1e-9)
     return Report(
@@ -98,7 +113,12 @@ def report(checkers: Sequence[Checker], duration_s: float, closed: Sequence[str]
         latency_from_publish=_latency(published),
         latency_from_ingest=_latency(ingested),
         from_before=sum(checker.from_before for checker in checkers),
-        declared_gaps=sorted({gap for checker in checkers for gap in checker.declared_gaps()}),
+        declared_gaps=(declared := sorted({gap for checker in checkers for gap in checker.declared_gaps()})),
+        missing_trades=sum(last - first + 1 for _, first, last in declared),
+        connections=sum(tap.connections for tap in taps),
+        disconnections=dict(Counter(reason for tap in taps for _, reason in tap.disconnections)),
+        resumes=sum(tap.resumes for tap in taps),
+        longest_pause_ms={str(channel): round(ns / 1e6, 1) for channel, ns in pauses.items()},
         streams=streams,
         streams_waiting=sum(len(checker.waiting()) for checker in checkers),
         errors=list(dict.fromkeys(error for checker in checkers for error in checker.errors)),
@@ -152,6 +172,13 @@ def rendered(found: Report) -> RenderableType:
 def _lines(found: Report) -> Iterable[str]:
     yield f"from before joining, not counted: {found.from_before:,}"
     yield f"streams: {found.streams}, of which {found.streams_waiting} still wait for their first message"
+    lost = sum(found.disconnections.values())
+    failed = found.snapshots.get("resume_failed", 0)
+    yield f"connections: {found.connections}, lost {lost}; streams resumed: {found.resumes - failed} of {found.resumes}"
+    yield from _some("lost because", [f"{reason} ({count})" for reason, count in found.disconnections.items()], str)
+    pauses = ", ".join(f"{channel} {ms:,.0f}" for channel, ms in sorted(found.longest_pause_ms.items()))
+    yield f"longest pause of a stream, ms: {pauses or '-'}"
+    yield f"trades declared missing: {found.missing_trades}"
     yield from _some("declared gaps", [f"{product} trades {a} to {b}" for product, a, b in found.declared_gaps], str)
     yield from _some("errors", found.errors, str)
     yield from _some("closed", found.closed, str)

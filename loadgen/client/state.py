@@ -192,8 +192,13 @@ class Trades:
         problems.extend(self._keep([trade]))
         return problems
 
-    def load(self, listed: Sequence[TradeFields], missing: Missing | None, *, restart: bool) -> list[Problem]:
-        """A snapshot's trades; `restart` if it answers a subscription, and may repeat what came before. NotExact."""
+    def load(
+        self, listed: Sequence[TradeFields], missing: Missing | None, *, restart: bool, settled: int | None = None
+    ) -> list[Problem]:
+        """A snapshot's trades; `restart` if it answers a subscription, and may repeat what came before. NotExact.
+
+        `settled`: no trade up to this id will come any more; those that are neither listed nor declared are lost.
+        """
         trades = [trade_line(fields) for fields in listed]
         problems: list[Problem] = []
         for earlier, later in pairwise(trades):
@@ -203,10 +208,14 @@ class Trades:
             self.declared.append((missing.from_trade_id, missing.to_trade_id))
             if missing.from_trade_id > missing.to_trade_id:
                 problems.append((Kind.TRADE_ORDER, f"missing from {missing.from_trade_id} to {missing.to_trade_id}"))
+        if settled is not None and trades and settled < trades[-1].trade_id:
+            problems.append((Kind.TRADE_ORDER, f"last_trade_id {settled} before trade {trades[-1].trade_id}"))
         if self._cursor is not None:
-            problems.extend(_holes(self._cursor, trades, missing))
+            problems.extend(_holes(self._cursor, trades, missing, settled))
         problems.extend(self._keep(trades))
         told = max((trade.trade_id for trade in trades), default=None)
+        if settled is not None:
+            told = settled if told is None else max(told, settled)
         if missing is not None:
             told = missing.to_trade_id if told is None else max(told, missing.to_trade_id)
         if restart and told is None and self._cursor is not None:
@@ -242,18 +251,23 @@ class Trades:
         ]
 
 
-def _holes(cursor: int, trades: Sequence[TradeLine], missing: Missing | None) -> list[Problem]:
-    """Trades after `cursor` that a snapshot neither lists nor declares missing."""
+def _holes(cursor: int, trades: Sequence[TradeLine], missing: Missing | None, settled: int | None) -> list[Problem]:
+    """Trades after `cursor` that a snapshot neither lists nor declares missing, though it tells of later ones."""
+    listed = sorted(trade.trade_id for trade in trades if trade.trade_id > cursor)
+    end = max([*listed[-1:], settled or 0, missing.to_trade_id if missing is not None else 0])
     problems: list[Problem] = []
-    bounds = [trade.trade_id for trade in trades if trade.trade_id > cursor]
-    if missing is not None and missing.to_trade_id > cursor:
-        bounds.append(missing.to_trade_id + 1)
     expected = cursor + 1
-    for found in sorted(bounds):
-        first = expected
-        if missing is not None and missing.from_trade_id <= first <= missing.to_trade_id:
-            first = missing.to_trade_id + 1
-        if found > first:
-            problems.append((Kind.TRADE_GAP, f"trades {first} to {found - 1} are missing in a snapshot, undeclared"))
+    for found in [*listed, end + 1]:
+        for first, last in _undeclared(expected, found - 1, missing):
+            problems.append((Kind.TRADE_GAP, f"trades {first} to {last} are missing in a snapshot, undeclared"))
         expected = max(expected, found + 1)
     return problems
+
+
+def _undeclared(first: int, last: int, missing: Missing | None) -> list[tuple[int, int]]:
+    """What of a range is not declared missing."""
+    if missing is None:
+        ranges = [(first, last)]
+    else:
+        ranges = [(first, min(last, missing.from_trade_id - 1)), (max(first, missing.to_trade_id + 1), last)]
+    return [(low, high) for low, high in ranges if low <= high]

@@ -10,7 +10,7 @@ state reached is kept aside until the increments after the snapshot have come up
 from collections import Counter
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Literal
+from typing import Literal, NamedTuple
 
 import msgspec
 
@@ -30,6 +30,13 @@ from loadgen.client.wire import (
 )
 
 Report = Callable[[Kind, str], None]
+
+
+class Pause(NamedTuple):
+    """`ns` without a message of a stream, beginning at `since`."""
+
+    ns: int
+    since: int
 
 
 @dataclass(frozen=True, slots=True)
@@ -56,6 +63,8 @@ class StreamCheck[V]:
         self.reasons: Counter[str] = Counter()
         self.continuity: Counter[str] = Counter()
         self.status = ""
+        self._heard_at = 0
+        self._longest = Pause(0, 0)
         self._report = report
         self._start: Start | None = None
         self._parts: list[Snapshot] = []
@@ -70,6 +79,21 @@ class StreamCheck[V]:
     def started(self) -> bool:
         """True when the first message after the latest `subscribed` has come."""
         return self.active and self._start is None
+
+    def heard(self, now: int) -> None:
+        """A message of it has come."""
+        before, self._heard_at = self._heard_at, now
+        if before and now - before > self._longest.ns:
+            self._longest = Pause(now - before, before)
+
+    def pause(self, now: int) -> Pause:
+        """The longest time without a message of it so far, connected or not; it may not have ended yet."""
+        current = Pause(now - self._heard_at, self._heard_at) if self._heard_at else Pause(0, 0)
+        return max(self._longest, current)
+
+    def forget_pause(self) -> None:
+        """Count pauses anew; one that goes on is counted whole."""
+        self._longest = Pause(0, 0)
 
     def begin(self, start: Start, asked_at: int) -> None:
         """`subscribed` has come for it, in answer to what was asked at `asked_at`."""
@@ -296,8 +320,9 @@ class TradesCheck(StreamCheck[Trades]):
             self._report(kind, detail)
 
     def _load(self, parts: list[Snapshot], *, restart: bool) -> list[Problem]:
-        listed = [trade for part in parts for trade in decode_trades(part.state).trades]
-        return self.trades.load(listed, parts[0].missing, restart=restart)
+        states = [decode_trades(part.state) for part in parts]
+        listed = [trade for state in states for trade in state.trades]
+        return self.trades.load(listed, parts[0].missing, restart=restart, settled=states[-1].last_trade_id)
 
     def _picture(self) -> Trades | None:
         return None

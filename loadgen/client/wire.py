@@ -65,9 +65,10 @@ class BookFields(msgspec.Struct, frozen=True, gc=False):
 
 
 class TradesState(msgspec.Struct, frozen=True, gc=False):
-    """The latest trades, oldest first."""
+    """The latest trades, oldest first; no trade up to `last_trade_id` will come any more."""
 
     trades: list[TradeFields]
+    last_trade_id: Counted | None = None
 
 
 class _Increment(msgspec.Struct, frozen=True, gc=False, tag_field="type", kw_only=True):

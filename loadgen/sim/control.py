@@ -3,10 +3,12 @@
     /control/status                          how far the run is, who is connected, what is subscribed, active faults
     /control/start                           begin what waits for it
     /control/pause, /control/resume          stand still, go on; resume?count=N: N more messages, then quiet (model)
-    /control/fault?kind=…&share=…&for_s=…&products=A,B&channels=…    begin a fault, see `loadgen.sim.faults`
+    /control/fault?kind=…&share=…&for_s=…&products=A,B&channels=…&delay_s=…&count=…
+                                             begin a fault, see `loadgen.sim.faults`
     /control/faults, /control/faults/clear   what is active; end everything
     /control/inject?product=P&kind=K or &text=…    send one frame verbatim to the subscribers of a product
     /truth, /truth/PRODUCT                   what a client that missed nothing holds
+    /truth/PRODUCT/trades?after=ID           its trades with higher ids, oldest first, as REST lists them
 
 All are GETs: the server behind them reads nothing else. They are outside the venue's request limit.
 """
@@ -14,6 +16,8 @@ All are GETs: the server behind them reads nothing else. They are outside the ve
 from collections.abc import Callable
 from http import HTTPStatus
 from typing import Protocol
+
+import msgspec
 
 from lfmesh.errors import ConfigError
 from loadgen.sim.faults import Fault
@@ -28,11 +32,12 @@ ENDPOINTS = (
     "/products/ID/trades?limit=&after=&before=",
     "/truth",
     "/truth/ID",
+    "/truth/ID/trades?after=",
     "/control/status",
     "/control/start",
     "/control/pause",
     "/control/resume?count=",
-    "/control/fault?kind=&share=&for_s=&products=&channels=",
+    "/control/fault?kind=&share=&for_s=&products=&channels=&delay_s=&count=",
     "/control/faults",
     "/control/faults/clear",
     "/control/inject?product=&kind=|text=",
@@ -58,6 +63,9 @@ class Controlled(Protocol):
 
     def truth(self, product: str) -> Truth:
         """What a client that missed nothing holds; KeyError for an unknown product."""
+
+    def trades_after(self, product: str, after: int) -> list[bytes]:
+        """Its trades with higher ids, oldest first, as rows of the REST API; KeyError for an unknown product."""
 
     def begin_fault(self, fault: Fault) -> int:
         """Begin a fault; returns its number."""
@@ -87,10 +95,20 @@ class Control:
                 return json_answer([self._sim.truth(product) for product in self._sim.products])
             case ("truth", product):
                 return json_answer(self._sim.truth(product)) if product in self._sim.products else NOT_FOUND
+            case ("truth", product, "trades"):
+                return self._trades(product, query.params)
             case ("control", *rest):
                 return self._control(tuple(rest), query.params)
             case _:
                 return None
+
+    def _trades(self, product: str, params: dict[str, str]) -> Answer:
+        after = params.get("after", "0")
+        if product not in self._sim.products:
+            return NOT_FOUND
+        if not (after.isascii() and after.isdigit()):
+            return refusal(HTTPStatus.BAD_REQUEST, f"after is a trade id, not {after!r}")
+        return json_answer([msgspec.Raw(row) for row in self._sim.trades_after(product, int(after))])
 
     def _control(self, segments: tuple[str, ...], params: dict[str, str]) -> Answer:
         acts: dict[tuple[str, ...], Callable[[dict[str, str]], Answer]] = {

@@ -3,9 +3,9 @@
 from collections import Counter
 from collections.abc import Callable, Iterable
 from random import Random
-from typing import Protocol, assert_never
+from typing import Literal, Protocol, assert_never
 
-from loadgen.sim.faults import Fault
+from loadgen.sim.faults import Fault, FaultKind
 from loadgen.sim.impair import Drop, Duplicate, Garble, Lose, Reorder, Stage, Stall
 
 
@@ -97,6 +97,36 @@ class FaultBoard:
                 return True
         return False
 
+    def fails(self, product: str | None) -> Literal["limit", "fail"] | None:
+        """Whether a REST request is to be refused, and as what; product None is the list of products."""
+        for fault in self._active.values():
+            if fault.kind not in ("limit", "fail") or (fault.products and product not in fault.products):
+                continue
+            if fault.share is None or self._refusals.random() < fault.share:
+                self.hits[fault.kind] += 1
+                return fault.kind
+        return None
+
+    def delay_s(self, product: str | None) -> float:
+        """How much later a REST request is to be answered."""
+        return sum(fault.delay_s or 0.0 for fault in self._struck("slow", product))
+
+    def hidden_trades(self, product: str) -> int:
+        """How many of a product's newest trades REST is not to list in this answer."""
+        return max((fault.count or 0 for fault in self._struck("hide", product)), default=0)
+
+    def _struck(self, kind: FaultKind, product: str | None) -> list[Fault]:
+        """The active faults of a kind that hit this request."""
+        struck = [
+            fault
+            for fault in self._active.values()
+            if fault.kind == kind
+            and (not fault.products or product in fault.products)
+            and (fault.share is None or self._refusals.random() < fault.share)
+        ]
+        self.hits[kind] += len(struck)
+        return struck
+
     def _put(self, connection: Impaired, number: int, fault: Fault) -> None:
         stage = self._stage(connection, number, fault)
         if stage is not None:
@@ -117,7 +147,7 @@ class FaultBoard:
                 return None if fault.immediate else Drop(fault, rng, self.hits, connection.cut)
             case "stall":
                 return Stall(fault, self.hits, self._limit_bytes, connection.cut)
-            case "refuse":
+            case "refuse" | "limit" | "fail" | "slow" | "hide":
                 return None
             case _:
                 assert_never(fault.kind)

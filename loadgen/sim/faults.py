@@ -9,9 +9,15 @@
                                                                     now, and with `for_s` none can be opened meanwhile
     stall      nothing is sent; what was held follows, in order, at the end
     refuse     a subscribe is answered with an error                of the requests, all without one
+    limit      REST answers 429, Retry-After: 1                     of the requests, all without one
+    fail       REST answers 503                                     of the requests, all without one
+    slow       REST answers `delay_s` later; past 2.5 s the request
+               is cut off without an answer                         of the requests, all without one
+    hide       REST does not list the newest `count` trades yet     of the requests, all without one
 
 A fault can be narrowed to products and to channels. Faults touch what is sent to a connection and never the market, so
-the truth stays right; the simulator's answers to requests are touched by `stall` and `refuse` only.
+the truth stays right; the simulator's answers to requests are touched by `stall` and `refuse`, those of REST by the
+last four only.
 """
 
 from collections.abc import Iterable, Mapping
@@ -21,11 +27,13 @@ from typing import Literal, get_args
 from lfmesh.errors import ConfigError
 from loadgen.sim.audience import VenueChannel, channel_named
 
-FaultKind = Literal["drop", "lose", "duplicate", "reorder", "garble", "stall", "refuse"]
+FaultKind = Literal[
+    "drop", "lose", "duplicate", "reorder", "garble", "stall", "refuse", "limit", "fail", "slow", "hide"
+]
 FAULT_KINDS: tuple[FaultKind, ...] = get_args(FaultKind)
 
 _SHARED_KINDS = ("lose", "duplicate", "reorder", "garble")
-_KEYS = ("kind", "share", "for_s", "products", "channels")
+_KEYS = ("kind", "share", "for_s", "products", "channels", "delay_s", "count")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -37,6 +45,8 @@ class Fault:
     for_s: float | None = None
     products: frozenset[str] = frozenset()
     channels: frozenset[VenueChannel] = frozenset()
+    delay_s: float | None = None
+    count: int | None = None
 
     def __post_init__(self) -> None:
         if self.share is not None and not 0 < self.share <= 1:
@@ -47,6 +57,14 @@ class Fault:
             raise ConfigError("fault stall: it holds every frame and has no share")
         if self.for_s is not None and not 0 < self.for_s <= 86_400:
             raise ConfigError(f"fault {self.kind}: for_s is above 0 and at most 86400, not {self.for_s:g}")
+        if (self.kind == "slow") != (self.delay_s is not None):
+            raise ConfigError(f"fault {self.kind}: delay_s belongs to slow, which needs it, such as delay_s=0.5")
+        if (self.kind == "hide") != (self.count is not None):
+            raise ConfigError(f"fault {self.kind}: count belongs to hide, which needs it, such as count=100")
+        if self.delay_s is not None and not 0 < self.delay_s <= 60:
+            raise ConfigError(f"fault slow: delay_s is above 0 and at most 60, not {self.delay_s:g}")
+        if self.count is not None and self.count < 1:
+            raise ConfigError(f"fault hide: count is at least 1, not {self.count}")
 
     @property
     def immediate(self) -> bool:
@@ -65,6 +83,8 @@ class Fault:
             "for_s": self.for_s,
             "products": sorted(self.products),
             "channels": sorted(self.channels),
+            "delay_s": self.delay_s,
+            "count": self.count,
         }
 
     @classmethod
@@ -100,6 +120,8 @@ class Fault:
             for_s=_number(fields, "for_s"),
             products=frozenset(_listed(fields, "products")),
             channels=frozenset(_channel(name) for name in _listed(fields, "channels")),
+            delay_s=_number(fields, "delay_s"),
+            count=_whole_number(fields, "count"),
         )
 
 
@@ -111,6 +133,15 @@ def _number(fields: Mapping[str, str], key: str) -> float | None:
         return float(text)
     except ValueError:
         raise ConfigError(f"fault: {key} is a number, not {text!r}") from None
+
+
+def _whole_number(fields: Mapping[str, str], key: str) -> int | None:
+    text = fields.get(key)
+    if text is None:
+        return None
+    if not (text.isascii() and text.isdigit()):
+        raise ConfigError(f"fault: {key} is a whole number, not {text!r}")
+    return int(text)
 
 
 def _listed(fields: Mapping[str, str], key: str) -> list[str]:

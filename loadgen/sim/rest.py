@@ -1,6 +1,7 @@
 """The venue's REST API: products, books, trades, and its request limit."""
 
 import hashlib
+from collections.abc import Callable
 from http import HTTPStatus
 
 import msgspec
@@ -36,10 +37,14 @@ class RequestLimit:
 
 
 class Rest:
-    """Answers GET requests from the feed's state."""
+    """Answers GET requests from the feed's state.
 
-    def __init__(self, feed: Feed, limit: RequestLimit) -> None:
+    `hidden_trades` tells how many of a product's newest trades are not to be listed.
+    """
+
+    def __init__(self, feed: Feed, limit: RequestLimit, hidden_trades: Callable[[str], int] = lambda _: 0) -> None:
         self._feed = feed
+        self._hidden_trades = hidden_trades
         self._limit = limit
         self._index = {product: index for index, product in enumerate(feed.products)}
         self.requests = 0
@@ -100,7 +105,9 @@ class Rest:
                 return refusal(HTTPStatus.BAD_REQUEST, f"Invalid {name}")
             numbers[name] = None if text is None else int(text)
         limit = min(numbers["limit"] or MAX_TRADES, MAX_TRADES)
-        page = self._feed.trades(index).page(limit, numbers["after"], numbers["before"])
+        page = self._feed.trades(index).page(
+            limit, numbers["after"], numbers["before"], self._hidden_trades(self._feed.products[index])
+        )
         cursors: tuple[tuple[str, str], ...] = ()
         if page.newest_id is not None:
             cursors = (("CB-BEFORE", str(page.newest_id)), ("CB-AFTER", str(page.oldest_id)))

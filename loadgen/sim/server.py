@@ -6,7 +6,9 @@ import signal
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 from http import HTTPStatus
+from typing import assert_never
 
+from msgspec import structs
 from websockets.asyncio.server import Server, ServerConnection
 from websockets.asyncio.server import serve as serve_websocket
 from websockets.datastructures import Headers
@@ -49,7 +51,8 @@ class Simulator:
         self._outlet = SessionOutlet(config.buffer_limit_bytes, config.slow_consumer_s)
         self._board = FaultBoard(config.seed, config.buffer_limit_bytes)
         self._desk = SubscriptionDesk(feed, audience, self._board)
-        self._rest = Rest(feed, RequestLimit(config.rest_rate_per_s, config.rest_burst))
+        limit = RequestLimit(config.rest_rate_per_s, config.rest_burst)
+        self._rest = Rest(feed, limit, self._board.hidden_trades)
         self._control = Control(self)
         self._pump = Pump(feed, self._outlet)
         self._fault_ends: dict[int, asyncio.TimerHandle] = {}
@@ -134,6 +137,14 @@ class Simulator:
         except ValueError:
             raise KeyError(product) from None
 
+    def trades_after(self, product: str, after: int) -> list[bytes]:
+        """A product's trades with ids above `after`, oldest first, as rows of the REST API; KeyError."""
+        try:
+            log = self._feed.trades(self.products.index(product))
+        except ValueError:
+            raise KeyError(product) from None
+        return log.after(after)
+
     def begin_fault(self, fault: Fault) -> int:
         """Begin a fault on every connection; returns its number. It ends by itself after its `for_s`."""
         number = self._board.begin(fault)
@@ -196,7 +207,7 @@ class Simulator:
             self._desk.leave_all(session)
             self._outlet.sessions.discard(session)
 
-    def _process_request(self, connection: ServerConnection, request: Request) -> Response | None:
+    async def _process_request(self, connection: ServerConnection, request: Request) -> Response | None:
         if any("websocket" in value.lower() for value in request.headers.get_all("Upgrade")):
             if self._board.closed_to_newcomers():
                 return _response(refusal(HTTPStatus.SERVICE_UNAVAILABLE, "the venue is away"))
@@ -204,8 +215,31 @@ class Simulator:
         query = Query.of(request.path)
         answer = self._control.answer(query)
         if answer is None:
-            answer = self._rest.answer(query, str(connection.remote_address[0]), instant())
+            if delay_s := self._delay_s(query):
+                await asyncio.sleep(delay_s)
+            answer = self._failure(query) or self._rest.answer(query, str(connection.remote_address[0]), instant())
         return _response(answer or NOT_FOUND)
+
+    def _delay_s(self, query: Query) -> float:
+        """How much later a fault of the REST API makes the answer come."""
+        if query.segments[:1] != ("products",):
+            return 0.0
+        return self._board.delay_s(query.segments[1] if len(query.segments) > 1 else None)
+
+    def _failure(self, query: Query) -> Answer | None:
+        """What a fault of the REST API makes of a request; None: nothing."""
+        if query.segments[:1] != ("products",):
+            return None
+        match self._board.fails(query.segments[1] if len(query.segments) > 1 else None):
+            case "limit":
+                answer = refusal(HTTPStatus.TOO_MANY_REQUESTS, "Public rate limit exceeded")
+                return structs.replace(answer, headers=(("Retry-After", "1"),))
+            case "fail":
+                return refusal(HTTPStatus.SERVICE_UNAVAILABLE, "the venue is away")
+            case None:
+                return None
+            case other:
+                assert_never(other)
 
     # Background
 

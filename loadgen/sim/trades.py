@@ -54,12 +54,18 @@ class TradeLog:
         if len(self._ids) >= 2 * self._limit_rows:
             del self._ids[: -self._limit_rows], self._rows[: -self._limit_rows]
 
-    def page(self, limit: int, after: int | None = None, before: int | None = None) -> TradePage:
+    def after(self, trade_id: int) -> list[bytes]:
+        """Every trade with a higher id that is still kept, oldest first."""
+        return self._rows[bisect_right(self._ids, trade_id) :]
+
+    def page(self, limit: int, after: int | None = None, before: int | None = None, hidden: int = 0) -> TradePage:
         """The newest `limit` trades with before < trade_id < after, newest first.
 
-        That is the venue's paging: `after` leads to older pages, `before` to what is newer than a known id.
+        That is the venue's paging: `after` leads to older pages, `before` to what is newer than a known id. The newest
+        `hidden` trades of all are left out, as by a list that lags behind.
         """
         stop = len(self._ids) if after is None else bisect_left(self._ids, after)
+        stop = min(stop, len(self._ids) - hidden)
         start = 0 if before is None else bisect_right(self._ids, before)
         start = max(start, stop - limit, len(self._ids) - self._limit_rows)
         if start >= stop:

@@ -7,7 +7,7 @@ from decimal import Decimal
 from lfmesh.core import codec, encode, topics
 from lfmesh.core.codec import Flags, Header
 from lfmesh.core.ring import ReplayRing
-from lfmesh.messages import Beacon, SnapshotReply, StreamPosition
+from lfmesh.messages import Beacon, RetransmitRequest, SnapshotReply, StreamPosition
 from lfmesh.messages import encode as encode_message
 from lfmesh.types import CHANNELS, Channel, InputPosition, Level, Position, StreamKey, Trade
 
@@ -78,6 +78,10 @@ class ModelPublisher:
         messages = encode.snapshot(*key, stream.position, now, "epoch", states)
         return self._publish(key, Flags.SNAPSHOT, 0, messages, previous)
 
+    def resume(self, key: StreamKey) -> None:
+        """Go on in the epoch that is known of the stream."""
+        self.streams[key] = self.known[key].copy()
+
     def increment(self, key: StreamKey, numbers: list[int]) -> bytes:
         """One frame of as many increments as there are numbers, each derived from its number."""
         stream = self.streams[key]
@@ -111,6 +115,22 @@ class ModelPublisher:
     def retransmit(self, key: StreamKey, after: Position) -> list[bytes] | None:
         entries = self._ring.since(key, after)
         return None if entries is None else [entry.payload for entry in entries]
+
+    def retransmit_piece(self, request: RetransmitRequest) -> tuple[list[bytes], bool] | None:
+        """The answer to a request with its bounds, and whether there is more; None: nothing of it is retained."""
+        key, after = StreamKey(request.product, request.channel), Position(request.epoch, request.seq)
+        if key in self.streams and self.streams[key].position == after:
+            return [], False
+        look = self._ring.oldest_since if request.or_oldest else self._ring.since
+        entries = look(key, after, request.max_bytes)
+        if not entries:
+            return None
+        last = Position(entries[-1].epoch, entries[-1].last_seq)
+        return [entry.payload for entry in entries], last != self._ring.newest(key)
+
+    def forget(self, key: StreamKey) -> None:
+        """Nothing of the stream can be retransmitted."""
+        self._ring.forget(key)
 
     def snapshot(self, key: StreamKey) -> tuple[SnapshotReply, list[bytes]] | None:
         stream = self.streams.get(key)

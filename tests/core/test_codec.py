@@ -15,7 +15,7 @@ headers = st.builds(
     Header,
     flags=st.sampled_from([int(flag) for flag in Flags]),
     term=u64, instance=u64, input=st.builds(InputPosition, u64, u64, u64),
-    epoch=u64, first_seq=u64, prev_epoch=u64, prev_seq=u64, ts_event=i64, ts_publish=i64,
+    epoch=u64, first_seq=u64, prev_epoch=u64, prev_seq=u64, ts_event=i64, ts_publish=i64, sent=st.integers(0, 65535),
 )  # fmt: skip
 TOPIC = topics.market_data(3, StreamKey("BTC-USD", Channel.BOOK))
 
@@ -30,6 +30,16 @@ def test_what_is_packed_is_unpacked(header: Header, messages: list[bytes]) -> No
 def test_what_is_packed_raw_is_unpacked(records: list[RawRecord], number: int, incarnation: int) -> None:
     header = RawHeader(RawKind.BATCH, "B", 7, 2**63, incarnation, number, 1, -5)
     assert codec.unpack_raw(codec.pack_raw(header, records)) == (header, records)
+
+
+@given(st.integers(0, 20), st.integers(1, 2**40))
+def test_the_last_record_of_a_raw_frame_is_known_without_unpacking_it(count: int, first: int) -> None:
+    header = RawHeader(RawKind.BATCH, "B", 7, 2**63, 11, first, 1, -5)
+    frame = codec.pack_raw(header, [RawRecord(0, 1, b"x")] * count)
+    assert codec.last_record(frame) == InputPosition(2**63, 11, first + count - 1)
+    for cut in (b"", frame[:20], b"\xff" + frame[1:]):
+        with pytest.raises(BadMeshFrame):
+            codec.last_record(cut)
 
 
 @given(st.integers(0, 400))

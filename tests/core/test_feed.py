@@ -57,6 +57,7 @@ def test_a_lost_frame_is_asked_for_and_the_later_one_waits() -> None:
     assert kinds(take(feed, source.open(TICKER))) == [Opened], "another stream is not held up"
     healed = feed.retransmitted(codec.unpack(lost), 5).facts
     assert kinds(healed) == [Accepted, Accepted, GapClosed]
+    assert healed[-1] == GapClosed("retransmit", 5)
     assert feed.answered(BOOK, 5).facts == []
     assert feed.position(BOOK) == source.streams[BOOK].position
 
@@ -102,12 +103,13 @@ def test_unanswered_requests_are_repeated_and_then_go_to_the_next_rung() -> None
     take(feed, source.open(BOOK))
     source.increment(BOOK, [1])
     feed.beacon(source.beacon(), 0)
-    rungs = []
-    for half_seconds in range(1, 5):
-        ((_, facts),) = feed.tick(half_seconds * SECOND // 2)
-        assert isinstance(facts[0], Wanted)
-        rungs.append(facts[0].rung)
-    assert rungs == ["retransmit", "retransmit", "snapshot", "snapshot"]
+    asked = []
+    for tenths in range(1, 100):
+        for _, facts in feed.tick(tenths * SECOND // 10):
+            assert isinstance(facts[0], Wanted)
+            asked.append((tenths, facts[0].rung))
+    assert asked[:2] == [(5, "retransmit"), (15, "snapshot")], "a pause, and one that is twice as long"
+    assert asked[2:] == [(tenths, "snapshot") for tenths in (20, 30, 50, 70, 90)], "growing up to two seconds"
     assert feed.unavailable(BOOK, 0).facts == [], "the last rung is asked again by the tick"
 
 
@@ -143,18 +145,208 @@ def test_a_higher_epoch_of_a_replaced_publisher_is_void() -> None:
     assert feed.position(BOOK) == position
 
 
-def test_a_term_change_forgets_what_was_held_and_seen() -> None:
+def test_a_take_over_leaves_a_gap_in_doubt_until_the_new_publisher_speaks_of_the_stream() -> None:
     feed, old = Feed(0), publisher(term=3, start=9000)
     take(feed, old.open(TICKER))
     take(feed, old.open(BOOK))
     old.increment(BOOK, [1])
     take(feed, old.increment(BOOK, [2]))
-    assert feed.held_items == 1
+    assert (feed.held_items, feed.held_bytes > 0) == (1, True)
     new = ModelPublisher(0, 4, lambda: 99_000, old.streams)
     take(feed, new.open(TICKER))
-    assert (feed.held_items, feed.gapped) == (0, 0)
-    assert feed.beacon(new.beacon(), 0) == [], "it has not opened the book yet"
-    assert kinds(take(feed, new.open(BOOK))) == [GapOpened, Wanted], "it had one more of the old epoch than we"
+    assert (feed.held_items, feed.held_bytes, feed.gapped) == (0, 0, 1)
+    assert feed.tick(SECOND) == [], "nothing to be asked for until something is known to be missing"
+    assert feed.beacon(new.beacon([TICKER]), SECOND) == [], "it may speak of the book later"
+    opened = take(feed, new.open(BOOK), 2 * SECOND)
+    assert kinds(opened) == [Dropped, Wanted], "it had more of the old epoch than we"
+    assert feed.unavailable(BOOK, 2 * SECOND).facts == [Wanted("snapshot", feed.position(BOOK))]
+    position = new.streams[BOOK].position
+    healed = feed.based(BOOK, position, 4, 3 * SECOND).facts
+    assert healed == [Based(position), Dropped(1, "duplicate"), GapClosed("snapshot", 3 * SECOND)]
+
+
+def test_a_new_publisher_that_has_nothing_more_ends_the_gap() -> None:
+    for words in ("behind", "absent"):
+        feed, old = Feed(0), publisher(term=3, start=9000)
+        take(feed, old.open(BOOK))
+        known = {BOOK: old.streams[BOOK].copy()}
+        old.increment(BOOK, [1])
+        take(feed, old.increment(BOOK, [2]))
+        new = ModelPublisher(0, 4, lambda: 99_000, known)
+        if words == "behind":
+            new.resume(BOOK)
+        ((stream, facts),) = feed.beacon(new.beacon(), SECOND)
+        assert (stream, facts) == (BOOK, [Dropped(1, "stale"), GapClosed("takeover", SECOND)])
+        assert feed.gapped == 0
+
+
+def test_a_new_publisher_at_our_position_ends_the_gap_with_any_beacon() -> None:
+    feed, old = Feed(0), publisher(term=3, start=9000)
+    take(feed, old.open(BOOK))
+    known = {BOOK: old.streams[BOOK].copy()}
+    old.increment(BOOK, [1])
+    feed.beacon(old.beacon(), 0)
+    new = ModelPublisher(0, 4, lambda: 99_000, known)
+    new.resume(BOOK)
+    ((_, facts),) = feed.beacon(new.beacon([BOOK]), 5)
+    assert facts == [GapClosed("takeover", 5)]
+
+
+def test_a_publisher_that_is_heard_again_is_asked_at_once() -> None:
+    feed, source = Feed(0), publisher()
+    take(feed, source.open(BOOK))
+    feed.beacon(source.beacon(), 0)
+    source.increment(BOOK, [1])
+    feed.beacon(source.beacon(), SECOND // 10)
+    for tenths in range(2, 30):
+        feed.tick(tenths * SECOND // 10)
+    ((_, facts),) = feed.beacon(source.beacon(), 3 * SECOND)
+    assert facts == [Wanted("retransmit", feed.position(BOOK))], "its ring is asked first, as in the beginning"
+    assert feed.beacon(source.beacon(), 3 * SECOND + 1) == []
+
+
+def test_of_two_with_the_same_term_the_higher_instance_speaks() -> None:
+    for winner_first in (True, False):
+        feed, low, high = Feed(0), publisher(term=3, start=9000), publisher(term=3, start=5000)
+        high.instance = 8
+        frames = [(high.open(TICKER), high), (low.open(BOOK), low)]
+        for frame, _ in frames if winner_first else frames[::-1]:
+            take(feed, frame)
+        feed.beacon(low.beacon(), 0)
+        assert feed.publisher == 8
+        facts = take(feed, high.open(BOOK))
+        if winner_first:
+            assert feed.stale_beacons == 1
+            assert kinds(facts) == [Opened]
+        else:
+            assert kinds(facts) == [Replaced, Opened], "what the other said stands in a higher epoch, and is void"
+        assert take(feed, low.increment(BOOK, [1])) == [StaleTerm(3, 1)]
+        assert feed.retransmitted(codec.unpack(low.increment(BOOK, [1])), 0).facts == [StaleTerm(3, 1)]
+        assert feed.position(BOOK) == high.streams[BOOK].position
+
+
+def test_an_answer_of_a_newer_publisher_is_its_first_word() -> None:
+    feed, old = Feed(0), publisher(term=3)
+    take(feed, old.open(BOOK))
+    old.increment(BOOK, [1])
+    take(feed, old.increment(BOOK, [2]))
+    new = ModelPublisher(0, 4, lambda: 99_000, old.streams, instance=8)
+    new.resume(BOOK)
+    assert kinds(feed.retransmitted(codec.unpack(new.increment(BOOK, [3])), 0).facts) == [Dropped]
+    assert (feed.term, feed.publisher, feed.held_items) == (4, 8, 0)
+    assert take(feed, old.increment(BOOK, [3])) == [StaleTerm(3, 1)]
+    told = Feed(0)
+    take(told, old.open(BOOK))
+    told.based(TICKER, Position(5, 5), 4, 0)
+    assert told.term == 4
+    assert take(told, old.increment(BOOK, [1])) == [StaleTerm(3, 1)]
+
+
+def test_what_an_older_publisher_said_counts_in_the_epochs_of_which_the_one_in_force_speaks() -> None:
+    feed, old = Feed(0), publisher(term=3, start=1000)
+    take(feed, old.open(BOOK))
+    first = ModelPublisher(0, 4, lambda: 99_000, old.streams)
+    first.resume(BOOK)
+    take(feed, first.increment(BOOK, [1]))
+    for number in (1, 2):
+        older = old.increment(BOOK, [number])
+    assert kinds(feed.retransmitted(codec.unpack(older), 0).facts) == [Accepted], "of our own epoch"
+    other = publisher(term=3, start=5000)
+    frames = [other.open(BOOK), other.increment(BOOK, [1])]
+    second = ModelPublisher(0, 5, lambda: 99_000, other.streams)
+    second.resume(BOOK)
+    held = other.streams[BOOK].position
+    assert feed.retransmitted(codec.unpack(frames[0]), 0).facts == [StaleTerm(3, 1)]
+    assert feed.based(BOOK, held, 3, 0).facts == [StaleTerm(3, 1)]
+    feed.beacon(second.beacon(), 0)
+    assert kinds(feed.based(BOOK, held, 3, 0).facts) == [Based, GapClosed], "it goes on in that epoch"
+    void = publisher(term=3, start=7000)
+    assert feed.retransmitted(codec.unpack(void.open(BOOK)), 0).facts == [StaleTerm(3, 1)], "we hold newer than it"
+    assert feed.retransmitted(codec.unpack(frames[0]), 0).facts == [Dropped(1, "duplicate")]
+
+
+def test_a_state_of_the_loser_of_a_tie_is_found_out() -> None:
+    feed, high, low = Feed(0), publisher(term=3, start=1000), publisher(term=3, start=5000)
+    high.instance = 8
+    take(feed, high.open(BOOK))
+    low.open(BOOK)
+    void = low.streams[BOOK].position
+    assert kinds(feed.based(BOOK, void, 3, SECOND).facts) == [Based], "whose it is can't be seen"
+    assert feed.beacon(high.beacon(), 2 * SECOND) == [], "it may be from before the state"
+    ((_, facts),) = feed.beacon(high.beacon(), 4 * SECOND)
+    assert facts == [Replaced(void), Wanted("snapshot", None)]
+
+
+def test_who_joined_by_a_beacon_knows_whose_it_was() -> None:
+    feed, source, old = Feed(0, join="anywhere"), publisher(term=4, start=1000), publisher(term=3, start=5000)
+    source.open(BOOK)
+    assert kinds(feed.beacon(source.beacon(), 0)[0].facts) == [Based]
+    assert feed.retransmitted(codec.unpack(old.open(BOOK)), 0).facts == [StaleTerm(3, 1)]
+
+
+def test_an_answer_that_does_not_fit_opens_no_gap() -> None:
+    feed, source = Feed(0), publisher()
+    take(feed, source.open(BOOK))
+    lost = [source.increment(BOOK, [1]), source.increment(BOOK, [2]), source.open(BOOK)]
+    for frame in lost[1:]:
+        assert feed.retransmitted(codec.unpack(frame), 0).facts == [Dropped(1, "stale")]
+    assert feed.gapped == 0
+    for frame in lost:
+        feed.retransmitted(codec.unpack(frame), 0)
+    assert feed.position(BOOK) == source.streams[BOOK].position
+
+
+def test_a_publisher_never_voids_what_it_said_itself() -> None:
+    feed, source = Feed(0), publisher()
+    take(feed, source.open(BOOK))
+    late = source.beacon()
+    take(feed, source.open(BOOK))
+    assert feed.beacon(late, 10 * SECOND) == []
+    assert feed.position(BOOK) == source.streams[BOOK].position
+
+
+def test_the_successor_of_an_epoch_that_we_do_not_know_voids_ours() -> None:
+    """In a partition we followed the one side into a new epoch, then the other side opened a still higher one."""
+    feed, source = Feed(0), publisher(term=3, start=1000)
+    take(feed, source.open(BOOK))
+    known = {BOOK: source.streams[BOOK].copy()}
+    take(feed, source.open(BOOK))
+    at = feed.position(BOOK)
+    assert at is not None
+    new = ModelPublisher(0, 4, lambda: 9000, known)
+    assert kinds(take(feed, new.open(BOOK))) == [Replaced, Opened]
+    same = Feed(0)
+    for frame in (source.open(BOOK), source.open(BOOK)):
+        assert kinds(take(same, frame)) == [Opened]
+
+
+def test_a_late_answer_says_nothing_about_what_is_asked_now() -> None:
+    feed, source = Feed(0), publisher()
+    take(feed, source.open(BOOK))
+    first, second = source.increment(BOOK, [1]), source.increment(BOOK, [2])
+    (_, asked) = take(feed, second)
+    assert isinstance(asked, Wanted)
+    take(feed, first)
+    source.increment(BOOK, [3])
+    (_, again) = take(feed, source.increment(BOOK, [4]))
+    assert isinstance(again, Wanted)
+    assert feed.unavailable(BOOK, 0, asked).facts == []
+    assert feed.answered(BOOK, 0, asked).facts == []
+    assert kinds(feed.answered(BOOK, 0, again).facts) == [Wanted]
+
+
+def test_what_all_streams_hold_back_is_bounded_in_bytes() -> None:
+    feed, source = Feed(0, held_bytes=1000), publisher()
+    for key in (BOOK, TICKER):
+        take(feed, source.open(key))
+        source.increment(key, [1])
+    dropped: list[FeedFact] = []
+    for _ in range(20):
+        for key in (BOOK, TICKER):
+            dropped += [fact for fact in take(feed, source.increment(key, [1])) if isinstance(fact, Dropped)]
+            assert feed.held_bytes <= 1000
+    assert dropped[0] == Dropped(1, "overflow")
+    assert feed.held_bytes > 500
 
 
 def test_a_status_is_told_once_and_again_by_another_publisher() -> None:

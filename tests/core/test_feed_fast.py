@@ -47,6 +47,25 @@ def test_other_frames_are_left_to_unpack() -> None:
     assert codec.unpack_increments(packed(1, 1, count=0)) is None
 
 
+def test_the_short_way_knows_who_may_speak_and_what_is_missing() -> None:
+    feed = Feed(0, join="anywhere")
+    feed.frame(codec.unpack(packed(1, 1)), 0)
+    other = topics.market_data(0, StreamKey("B-USD", Channel.TRADES))
+    following = codec.unpack_increments(packed(1, 2))
+    assert following is not None
+    assert not feed.follows(following._replace(first_seq=3))
+    assert not feed.follows(following._replace(first_seq=1))
+    assert not feed.follows(following._replace(epoch=2))
+    assert not feed.follows(following._replace(topic=other))
+    feed.frame(codec.unpack(packed(1, 4)), 0)
+    assert not feed.follows(following), "what is held back comes after it"
+    feed.frame(codec.unpack(packed(1, 2, count=2)), 0)
+    following = following._replace(first_seq=5)
+    feed.frame(codec.unpack(packed(1, 1, term=4))._replace(topic=other), 0)
+    assert not feed.follows(following), "its publisher has been replaced"
+    assert not feed.follows(following._replace(term=4)), "the first word of a new publisher is for the whole way"
+
+
 steps = st.lists(
     st.tuples(st.integers(1, 2), st.integers(1, 8), counts, st.integers(3, 4), st.booleans()), min_size=1, max_size=30
 )

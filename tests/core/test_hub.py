@@ -9,11 +9,12 @@ from lfmesh.core import encode
 from lfmesh.core.hub import Hub, HubLimits
 from lfmesh.core.hub_clients import Client
 from lfmesh.core.hub_frames import text_frames
-from lfmesh.core.hub_joins import After, AfterSeq, Fresh, JoinLimits, Next, WantOlder, WantSnapshot
+from lfmesh.core.hub_joins import After, AfterSeq, Fresh, JoinLimits, Next, WantSnapshot
+from lfmesh.core.hub_older import WantOlder
 from lfmesh.core.hub_pulls import PULL_CLIENTS
 from lfmesh.core.hub_snapshots import State
 from lfmesh.types import Channel, Position, StreamKey
-from tests.core.hub_world import TERM, Publisher, split
+from tests.core.hub_world import LATEST_TRADES, TERM, Publisher, split
 
 TICKER = StreamKey("A-USD", Channel.TICKER)
 TRADES = StreamKey("A-USD", Channel.TRADES)
@@ -48,9 +49,9 @@ class Desk:
     """A hub with publishers, fed at once with what they publish."""
 
     def __init__(
-        self, ring: int = 1_000_000, tail: int = 100_000, outbox: int = 1_000_000, owed: int = 1_000_000
+        self, ring: int = 1_000_000, tail: int = 100_000, outbox: int = 1_000_000, older: int = 1_000_000
     ) -> None:
-        joins = JoinLimits(tail, 1_000_000, 2 * SECOND, owed)
+        joins = JoinLimits(tail, 1_000_000, 2 * SECOND, older, trades=LATEST_TRADES)
         self.hub = Hub(HubLimits(ring, 0, outbox, stall_ns=5 * SECOND, joins=joins))
         self.publishers: dict[StreamKey, Publisher] = {}
         self.now = SECOND
@@ -474,11 +475,62 @@ def test_what_our_ring_has_lost_is_asked_of_the_publisher_once_for_all() -> None
     # Who came while that was under way and wants still more is asked for next.
     assert desk.hub.take_wants() == [WantOlder(TICKER, Position(E, 1))]
     desk.hub.older(TICKER, units[2:5], True, desk.now)
+    assert desk.hub.take_wants() == [], "the next piece is asked for when this one has been sent"
+    desk.pull()
+    assert people[1][1].take() == frames[1:4]
     assert desk.hub.take_wants() == [WantOlder(TICKER, Position(E, 4))]
     desk.hub.older(TICKER, units[5:], False, desk.now)
     desk.pull()
-    assert people[1][1].take() == frames[1:]
+    assert people[1][1].take() == frames[4:]
     assert desk.hub.join_counters.resumes["retransmission"] == 3
+
+
+def test_an_answer_that_ends_before_some_of_those_who_wait_is_followed_by_the_next() -> None:
+    desk = Desk(ring=2_500)
+    frames = forgetful(desk)
+    behind, ahead = resumed(desk, Position(E, 1)), resumed(desk, Position(E, 4))
+    assert desk.hub.take_wants() == [WantOlder(TICKER, Position(E, 1))]
+    units = [published.unit for published in desk.publishers[TICKER].units]
+    desk.hub.older(TICKER, units[2:4], True, desk.now)
+    assert desk.hub.take_wants() == [WantOlder(TICKER, Position(E, 4))]
+    desk.hub.older(TICKER, units[5:], False, desk.now)
+    desk.pull()
+    assert ahead[1].take() == frames[4:]
+    assert behind[1].take() == frames[1:3]
+    assert desk.hub.take_wants() == [WantOlder(TICKER, Position(E, 3))]
+
+
+def test_an_answer_that_says_nothing_new_is_not_asked_for_for_ever() -> None:
+    desk = Desk(ring=2_500)
+    forgetful(desk)
+    resumed(desk, Position(E, 1))
+    desk.hub.take_wants()
+    desk.hub.older(TICKER, [], True, desk.now)
+    assert desk.hub.take_wants() == [WantSnapshot(TICKER, 1)]
+
+
+def test_who_does_not_answer_is_asked_again_for_a_while() -> None:
+    desk = Desk(ring=2_500)
+    frames = forgetful(desk)
+    _, sink = resumed(desk, Position(E, 1))
+    desk.hub.take_wants()
+    desk.hub.unanswered_older(TICKER, desk.now)
+    assert desk.hub.take_wants() == []
+    desk.now += SECOND
+    desk.hub.tick(desk.now)
+    assert desk.hub.take_wants() == [WantOlder(TICKER, Position(E, 1))]
+    units = [published.unit for published in desk.publishers[TICKER].units]
+    desk.hub.older(TICKER, units[2:], False, desk.now)
+    desk.pull()
+    assert sink.take() == frames[1:]
+    _, other = resumed(desk, Position(E, 1))
+    for _ in range(4):
+        desk.hub.take_wants()
+        desk.hub.unanswered_older(TICKER, desk.now)
+        desk.now += SECOND
+        desk.hub.tick(desk.now)
+    assert desk.hub.take_wants() == [WantSnapshot(TICKER, 1)]
+    assert other.take() == []
 
 
 def test_the_publisher_may_be_ahead_of_us() -> None:
@@ -496,32 +548,339 @@ def test_the_publisher_may_be_ahead_of_us() -> None:
     assert sink.take() == [*frames[3:], *ahead.unit.frames]
 
 
-def test_what_a_client_is_given_from_before_our_ring_is_bounded() -> None:
-    desk = Desk(ring=2_500, owed=500)
-    forgetful(desk)
+def test_what_all_clients_are_given_from_before_our_ring_is_bounded() -> None:
+    desk = Desk(ring=2_500, older=500)
+    frames = forgetful(desk)
     client, sink = resumed(desk, Position(E, 1))
     desk.hub.take_wants()
     units = [published.unit for published in desk.publishers[TICKER].units]
     desk.hub.older(TICKER, units[2:5], True, desk.now)
-    assert desk.hub.take_wants() == [WantSnapshot(TICKER, 1)]
-    assert client.owed == 0
-    desk.hub.snapshot(TICKER, desk.state(TICKER), desk.now)
+    desk.hub.paused(client, desk.now)
+    _, other = resumed(desk, Position(E, 2))
+    assert desk.hub.take_wants() == [], "no room"
+    desk.hub.drained(client)
     desk.pull()
-    assert positions(sink.take()) == [("snapshot", E, 10)]
+    assert sink.take() == frames[1:4]
+    assert desk.hub.take_wants() == [WantOlder(TICKER, Position(E, 2))]
+    desk.hub.older(TICKER, units[3:5], True, desk.now)
+    desk.pull()
+    assert other.take() == frames[2:4]
 
 
-def test_what_is_owed_is_settled_by_sending_or_by_leaving() -> None:
+def test_where_there_is_no_room_for_long_a_snapshot_has_to_do() -> None:
+    desk = Desk(ring=2_500, older=500)
+    forgetful(desk)
+    client, _ = resumed(desk, Position(E, 1))
+    desk.hub.take_wants()
+    units = [published.unit for published in desk.publishers[TICKER].units]
+    desk.hub.older(TICKER, units[2:5], True, desk.now)
+    client.paused = True
+    resumed(desk, Position(E, 2))
+    desk.now += 11 * SECOND
+    desk.hub.tick(desk.now)
+    assert desk.hub.take_wants() == [WantSnapshot(TICKER, 1)]
+
+
+@pytest.mark.parametrize("how", ["unsubscribe", "disconnect", "finish", "restart"])
+def test_room_is_given_back_by_leaving(how: str) -> None:
+    desk = Desk(ring=2_500, older=500)
+    forgetful(desk)
+    client, _ = resumed(desk, Position(E, 1))
+    other, _ = resumed(desk, Position(E, 1))
+    desk.hub.take_wants()
+    units = [published.unit for published in desk.publishers[TICKER].units]
+    desk.hub.older(TICKER, units[2:5], True, desk.now)
+    older = desk.hub._joins._older
+    assert older.bytes == sum(len(frame) for unit in units[2:5] for frame in unit.frames)
+    for one in (client, other):
+        assert one.pieces == 1
+        match how:
+            case "unsubscribe":
+                desk.hub.unsubscribe(one, TICKER)
+            case "disconnect":
+                desk.hub.disconnect(one)
+            case "finish":
+                desk.hub.finish(one)
+            case _:
+                desk.hub.subscribe(one, TICKER, Fresh(), desk.now)
+        assert one.pieces == 0
+    assert older.bytes == 0
+
+
+def test_a_client_has_few_answers_in_its_queues_at_a_time() -> None:
+    desk = Desk(ring=2_500)
+    for key in (TICKER, TRADES, BOOK):
+        desk.open(key)
+        for _ in range(10):
+            desk.publish(key)
+    client, sink = desk.client()
+    for key in (TICKER, TRADES, BOOK):
+        desk.hub.subscribe(client, key, After(Position(E, 1)), desk.now)
+    assert {want.key for want in desk.hub.take_wants()} == {TICKER, TRADES, BOOK}
+    desk.hub.paused(client, desk.now)
+    for key in (TICKER, TRADES):
+        desk.hub.older(key, [one.unit for one in desk.publishers[key].units][2:5], True, desk.now)
+    desk.hub.unanswered_older(BOOK, desk.now)
+    desk.now += SECOND
+    desk.hub.tick(desk.now)
+    assert desk.hub.take_wants() == []
+    desk.hub.drained(client)
+    desk.pull()
+    assert {want.key for want in desk.hub.take_wants()} == {TICKER, TRADES, BOOK}
+    assert len(sink.take()) == 6
+
+
+def test_a_client_too_slow_for_our_ring_goes_on_from_the_publisher_s() -> None:
+    desk = Desk(ring=2_500)
+    desk.open(BOOK)
+    slow, sink = desk.client()
+    desk.hub.subscribe(slow, BOOK, Fresh(), desk.now)
+    for _ in desk.hub.take_wants():
+        desk.hub.snapshot(BOOK, desk.state(BOOK), desk.now)
+    desk.hub.paused(slow, desk.now)
+    frames = [frame for _ in range(20) for frame in desk.publish(BOOK)]
+    desk.hub.drained(slow)
+    desk.pull()
+    assert positions(sink.take()) == [("snapshot", E, 0)]
+    assert desk.hub.take_wants() == [WantOlder(BOOK, Position(E, 0))]
+    units = [published.unit for published in desk.publishers[BOOK].units]
+    desk.hub.older(BOOK, units[1:], False, desk.now)
+    desk.pull()
+    assert sink.take() == frames
+    assert desk.hub.join_counters.caught_up == 1
+    assert desk.hub.join_counters.resumes == {"ring": 0, "retransmission": 0, "snapshot": 0}
+
+
+def test_and_if_that_has_lost_it_too_it_gets_a_snapshot_with_another_reason_than_a_resume() -> None:
     desk = Desk(ring=2_500)
     frames = forgetful(desk)
     client, sink = resumed(desk, Position(E, 1))
-    other, _ = resumed(desk, Position(E, 1))
     desk.hub.take_wants()
-    desk.hub.older(TICKER, [published.unit for published in desk.publishers[TICKER].units], False, desk.now)
-    assert client.owed == other.owed > 0
-    desk.hub.unsubscribe(other, TICKER)
+    units = [published.unit for published in desk.publishers[TICKER].units]
+    desk.hub.older(TICKER, units[2:4], True, desk.now)
     desk.pull()
-    assert (client.owed, other.owed) == (0, 0)
-    assert sink.take() == frames[1:]
+    assert sink.take() == frames[1:3]
+    desk.hub.take_wants()
+    desk.hub.no_older(TICKER, desk.now)
+    desk.hub.take_wants()
+    desk.hub.snapshot(TICKER, desk.state(TICKER), desk.now)
+    desk.pull()
+    (snapshot,) = sink.take()
+    assert b'"reason":"gap"' in snapshot
+    assert not client.joins
+
+
+# Trades that are still to be had --------------------------------------------------------------------------------------
+
+
+def trading(desk: Desk, count: int = 20) -> list[bytes]:
+    desk.open(TRADES)
+    return [frame for _ in range(count) for frame in desk.publish(TRADES)]
+
+
+def resume_trades(desk: Desk, position: Position) -> Sink:
+    client, sink = desk.client()
+    desk.hub.subscribe(client, TRADES, After(position), desk.now)
+    return sink
+
+
+def content(frame: bytes) -> tuple[str, Position, list[int], tuple[int, int] | None]:
+    """Reason, position, listed ids and what is declared."""
+    data = json.loads(frame[frame.index(b"{") :])["data"]
+    missing = data.get("missing")
+    return (
+        data["reason"],
+        Position(data["epoch"], data["seq"]),
+        [trade["trade_id"] for trade in data["state"]["trades"]],
+        (missing["from_trade_id"], missing["to_trade_id"]) if missing else None,
+    )
+
+
+def test_where_the_publisher_has_lost_the_first_the_trades_begin_with_the_oldest_that_it_has() -> None:
+    desk = Desk(ring=2_500)
+    frames = trading(desk)
+    sink = resume_trades(desk, Position(E, 2))
+    assert desk.hub.take_wants() == [WantOlder(TRADES, Position(E, 2))]
+    units = [published.unit for published in desk.publishers[TRADES].units]
+    desk.hub.older(TRADES, units[6:], False, desk.now)
+    desk.pull()
+    snapshot, *rest = sink.take()
+    assert content(snapshot) == ("resume_failed", Position(E, 10), [6, 7, 8, 9, 10], (3, 5))
+    assert rest == frames[10:]
+    assert desk.hub.join_counters.resumes == {"ring": 0, "retransmission": 0, "snapshot": 1}
+
+
+def test_where_it_has_nothing_they_begin_with_the_oldest_of_our_own_ring() -> None:
+    desk = Desk(ring=6_000)
+    frames = trading(desk)
+    sink = resume_trades(desk, Position(E, 2))
+    desk.hub.take_wants()
+    desk.hub.no_older(TRADES, desk.now)
+    desk.pull()
+    snapshot, *rest = sink.take()
+    reason, position, listed, missing = content(snapshot)
+    assert (reason, len(listed)) == ("resume_failed", LATEST_TRADES)
+    assert listed[-1] == position.seq < 20
+    assert missing == (3, listed[0] - 1)
+    assert rest == frames[position.seq :]
+    assert desk.hub.take_wants() == []
+
+
+def test_too_few_to_make_a_list_of_are_no_better_than_the_state_of_now() -> None:
+    desk = Desk(ring=1_500)
+    trading(desk)
+    sink = resume_trades(desk, Position(E, 2))
+    desk.hub.take_wants()
+    desk.hub.no_older(TRADES, desk.now)
+    assert desk.hub.take_wants() == [WantSnapshot(TRADES, 1)]
+    desk.hub.snapshot(TRADES, desk.state(TRADES), desk.now)
+    desk.pull()
+    assert content(*sink.take()) == ("resume_failed", Position(E, 20), [16, 17, 18, 19, 20], (3, 15))
+
+
+def test_of_an_epoch_that_was_seen_to_end_the_last_trade_is_known() -> None:
+    desk = Desk(ring=20_000)
+    trading(desk, 10)
+    published = desk.publishers[TRADES].open(E + 5, skip=3)
+    desk.hub.opened(desk.hub.stream(TRADES), published.end, TERM, published.messages, desk.now)
+    later = [frame for _ in range(70) for frame in desk.publish(TRADES)]
+    sink = resume_trades(desk, Position(E, 8))
+    desk.hub.take_wants()
+    desk.hub.no_older(TRADES, desk.now)
+    desk.pull()
+    snapshot, *rest = sink.take()
+    reason, position, listed, missing = content(snapshot)
+    assert reason == "resume_failed"
+    assert missing == (9, listed[0] - 1)
+    assert rest == later[position.seq :]
+
+
+def test_an_older_epoch_that_nobody_knows_is_met_with_all_that_there_is() -> None:
+    """Each seq of it was a trade, so that the client has at least as many; more can't be said of it."""
+    desk = Desk()
+    frames = trading(desk)
+    sink = resume_trades(desk, Position(E - 3, 2))
+    desk.hub.take_wants()
+    units = [published.unit for published in desk.publishers[TRADES].units]
+    desk.hub.older(TRADES, units[8:], False, desk.now)
+    desk.pull()
+    snapshot, *rest = sink.take()
+    assert content(snapshot) == ("resume_failed", Position(E, 12), [8, 9, 10, 11, 12], (3, 7))
+    assert rest == frames[12:]
+
+
+def test_what_opens_an_epoch_can_be_the_beginning_too() -> None:
+    desk = Desk()
+    frames = trading(desk)
+    sink = resume_trades(desk, Position(E - 3, 0))
+    desk.hub.take_wants()
+    units = [published.unit for published in desk.publishers[TRADES].units]
+    desk.hub.older(TRADES, units[:4], True, desk.now)
+    desk.pull()
+    snapshot, *rest = sink.take()
+    assert content(snapshot) == ("resume_failed", Position(E, 0), [], None)
+    assert rest == frames
+
+
+def test_no_trade_comes_twice_to_who_followed_a_replaced_publisher() -> None:
+    """It went on in an epoch of its own: its trades are known, and are those of its successor's epoch."""
+    desk = Desk()
+    trading(desk, 3)
+    stream, publisher = desk.hub.stream(TRADES), desk.publishers[TRADES]
+    fork = publisher.fork()
+    opened = fork.open(E + 50)
+    desk.hub.opened(stream, opened.end, TERM, opened.messages, desk.now)
+    void = fork.publish(6)
+    desk.hub.increments(stream, E + 50, 1, void.messages, desk.now)
+    desk.hub.voided(stream, TERM + 1, desk.now)
+    desk.hub.based(stream, publisher.position, desk.now)
+    for _ in range(20):
+        desk.publish(TRADES)
+    published = publisher.open(E + 90, skip=2)
+    desk.hub.opened(stream, published.end, TERM + 1, published.messages, desk.now)
+    desk.publish(TRADES)
+    sink = resume_trades(desk, Position(E + 50, 6))
+    desk.hub.take_wants()
+    desk.hub.no_older(TRADES, desk.now)
+    assert sink.take() == []
+    desk.hub.take_wants()
+    desk.hub.snapshot(TRADES, State(publisher.position, TERM + 1, 1, publisher.states[publisher.position]), desk.now)
+    desk.pull()
+    assert content(*sink.take()) == ("resume_failed", Position(E + 90, 1), [26, 27], (10, 25))
+
+
+@pytest.mark.parametrize("back", [0, 1])
+def test_a_resume_over_a_gap_of_ours_is_asked_of_the_publisher(back: int) -> None:
+    desk = Desk()
+    before = trading(desk, 2)
+    lost = [*desk.publishers[TRADES].publish(10).unit.frames]
+    desk.hub.healed(desk.hub.stream(TRADES), desk.state(TRADES), desk.now)
+    after = desk.publish(TRADES)
+    sink = resume_trades(desk, Position(E, 2 - back))
+    if back:  # what it gets before the gap is ours; then the gap is one for it, as for those who were there
+        desk.pull()
+        *first, snapshot, last = sink.take()
+        assert [*first, last] == [*before[2 - back :], *after]
+        assert content(snapshot) == ("gap", Position(E, 12), [8, 9, 10, 11, 12], (3, 7))
+        return
+    assert desk.hub.take_wants() == [WantOlder(TRADES, Position(E, 2))]
+    units = [published.unit for published in desk.publishers[TRADES].units]
+    desk.hub.older(TRADES, units[3:], False, desk.now)
+    desk.pull()
+    assert sink.take() == [*lost, *after]
+
+
+def test_and_if_that_has_not_got_it_the_resume_begins_with_the_snapshot_that_healed_it() -> None:
+    desk = Desk()
+    trading(desk, 2)
+    desk.publishers[TRADES].publish(10)
+    desk.hub.healed(desk.hub.stream(TRADES), desk.state(TRADES), desk.now)
+    after = [frame for _ in range(9) for frame in desk.publish(TRADES)]
+    sink = resume_trades(desk, Position(E, 2))
+    desk.hub.take_wants()
+    desk.hub.no_older(TRADES, desk.now)
+    desk.pull()
+    snapshot, *rest = sink.take()
+    assert content(snapshot) == ("resume_failed", Position(E, 12), [8, 9, 10, 11, 12], (3, 7))
+    assert rest == after
+
+
+def test_a_position_in_a_stream_that_is_not_known_yet_is_awaited_without_limit() -> None:
+    desk = Desk()
+    desk.publishers[TICKER] = Publisher(TICKER)
+    desk.publishers[TICKER].open(E)
+    desk.publishers[TICKER].publish(3)
+    client, sink = resumed(desk, Position(E, 2))
+    for _ in range(5):
+        desk.now += SECOND
+        desk.hub.tick(desk.now)
+    assert desk.hub.take_wants() == []
+    desk.hub.based(desk.hub.stream(TICKER), Position(E, 3), desk.now)
+    assert desk.hub.take_wants() == [WantOlder(TICKER, Position(E, 2))]
+    ahead, _ = resumed(desk, Position(E, 9))
+    desk.now += 2 * SECOND
+    desk.hub.tick(desk.now)
+    assert WantSnapshot(TICKER, 1) in desk.hub.take_wants()
+    assert client.joins
+    assert ahead.joins
+    assert sink.take() == []
+
+
+def test_who_is_sent_away_gets_what_waits_for_it_and_nothing_more() -> None:
+    desk = Desk()
+    desk.open(TICKER)
+    client, sink = desk.client(TICKER)
+    desk.hub.paused(client, desk.now)
+    frames = desk.publish(TICKER)
+    desk.hub.finish(client)
+    desk.publish(TICKER)
+    desk.hub.subscribe(client, TICKER, Fresh(), desk.now)
+    assert desk.hub.take_wants() == []
+    desk.hub.drained(client)
+    assert sink.take() == frames
+    assert not client.pending
+    desk.hub.disconnect(client)
+    assert desk.hub.statistics().clients == 0
 
 
 def test_a_client_that_does_not_read_can_t_pile_up_joins() -> None:

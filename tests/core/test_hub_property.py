@@ -14,9 +14,10 @@ from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, pr
 from lfmesh.core import encode
 from lfmesh.core.hub import Hub, HubLimits
 from lfmesh.core.hub_clients import Client
-from lfmesh.core.hub_joins import After, AfterSeq, Fresh, JoinLimits, Next, WantOlder, WantSnapshot
+from lfmesh.core.hub_joins import After, AfterSeq, Fresh, JoinLimits, Next, WantSnapshot
+from lfmesh.core.hub_older import WantOlder
 from lfmesh.types import Channel, Position, StreamKey
-from tests.core.hub_world import TERM, FakeSink, Follow, Publisher, Reader
+from tests.core.hub_world import LATEST_TRADES, TERM, FakeSink, Follow, Publisher, Reader
 
 SECOND = 1_000_000_000
 KEYS = (
@@ -42,7 +43,13 @@ class Interleavings(RuleBasedStateMachine):
 
     @initialize(ring=st.sampled_from((3_000, 20_000, 1_000_000)), tail=st.sampled_from((0, 1_000, 100_000)))
     def begin(self, ring: int, tail: int) -> None:
-        limits = HubLimits(ring, 0, 1_000_000_000, stall_ns=10_000 * SECOND, joins=JoinLimits(tail, 10_000, 2 * SECOND))
+        limits = HubLimits(
+            ring,
+            0,
+            1_000_000_000,
+            stall_ns=10_000 * SECOND,
+            joins=JoinLimits(tail, 10_000, 2 * SECOND, 20_000, trades=LATEST_TRADES),
+        )
         self.hub = Hub(limits)
         for _ in range(3):
             reader = Reader(self.publishers)
@@ -232,8 +239,10 @@ class Interleavings(RuleBasedStateMachine):
     def answer_older(self, have: int, limit: int) -> None:
         key, after = self.older_asked.pop(0)
         units = [published.unit for published in self.publishers[key].units if published.end > after][-have:]
-        if not have or not units:
+        if not have:
             self.hub.no_older(key, self.now)
+        elif not units:
+            self.hub.unanswered_older(key, self.now)
         else:
             self.hub.older(key, units[:limit], len(units) > limit, self.now)
         self.take_wants()

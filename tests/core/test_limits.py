@@ -1,7 +1,8 @@
+import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from lfmesh.core.limits import TokenBucket
+from lfmesh.core.limits import RequestSchedule, TokenBucket
 
 SECOND = 1_000_000_000
 
@@ -58,3 +59,49 @@ def test_waiting_as_told_is_enough(rate: float, burst: int) -> None:
         if wait:
             now += wait
             assert bucket.take(now) == 0
+
+
+def test_a_schedule_gives_places_in_order() -> None:
+    schedule = RequestSchedule(10, 3)
+    assert [schedule.reserve(1, 5.0) for _ in range(3)] == [5.0] * 3
+    assert schedule.free_at(5.0) == pytest.approx(5.1)
+    assert schedule.reserve(2, 5.0) == pytest.approx(5.2)
+    assert schedule.reserve(1, 5.0) == pytest.approx(5.3)
+    assert schedule.reserve(1, 60.0) == 60.0
+
+
+def test_places_given_back_are_given_to_the_next() -> None:
+    schedule = RequestSchedule(10, 1)
+    assert schedule.reserve(1, 0.0) == 0.0
+    assert schedule.reserve(5, 0.0) == pytest.approx(0.5)
+    schedule.give_back(5)
+    assert schedule.reserve(1, 0.0) == pytest.approx(0.1)
+
+
+def test_a_hold_empties_the_burst() -> None:
+    schedule = RequestSchedule(10, 15)
+    schedule.hold(until=2.0)
+    assert schedule.free_at(1.0) == pytest.approx(2.0)
+    assert [schedule.reserve(1, 1.0) for _ in range(3)] == pytest.approx([2.0, 2.1, 2.2])
+    schedule.hold(until=1.5)  # earlier than what is known already
+    assert schedule.reserve(1, 1.0) == pytest.approx(2.3)
+
+
+@given(
+    rate=st.floats(0.1, 1000),
+    burst=st.integers(1, 50),
+    asked=st.lists(st.tuples(st.floats(0, 1), st.integers(1, 3)), max_size=100),
+)
+def test_a_schedule_never_exceeds_rate_and_burst(rate: float, burst: int, asked: list[tuple[float, int]]) -> None:
+    schedule, now, given_at = RequestSchedule(rate, burst), 0.0, []
+    for step, count in asked:
+        now += step
+        at = schedule.reserve(count, now)
+        assert at >= now
+        given_at += [at] * count
+    assert given_at == sorted(given_at)
+    for first, start in enumerate(given_at):
+        for last in range(first, len(given_at)):
+            window = given_at[last] - start
+            # Those that belong together go together: two more than the burst at most.
+            assert last - first + 1 <= burst + window * rate * 1.000001 + 2 + 1e-6

@@ -1,190 +1,17 @@
-"""One product's pipeline: facts in, messages out."""
+"""One product's pipeline: facts in, messages out. Trades and lines have tests of their own."""
 
 import json
 from decimal import Decimal
-from typing import Any, NamedTuple
 
 import pytest
 
-from lfmesh.core.codec import Flags
-from lfmesh.core.liveness import Liveness
-from lfmesh.core.outlet import Run, Turn
-from lfmesh.core.product import (
-    NOTHING_RESTORED,
-    BookLost,
-    BookOpened,
-    Outcome,
-    Product,
-    ProductFact,
-    Restored,
-    TradeCorrected,
-    TradesMissing,
-)
-from lfmesh.types import (
-    BookSnapshot,
-    BookUpdate,
-    Channel,
-    Heartbeat,
-    Position,
-    Quote,
-    Side,
-    Trade,
-    TradePosition,
-    VenueEvent,
-)
+from lfmesh.core.product import Restored
+from lfmesh.core.product_facts import BookLost, BookOpened, Outcome, TradeCorrected
+from lfmesh.types import BookSnapshot, Channel, Heartbeat, Position, Quote, Trade, TradePosition
+from tests.core.product_world import PRODUCT, SNAPSHOT, T0, World, page, quote, trade, update
 
-PRODUCT = "BTC-USD"
-T0 = 1_700_000_000_000_000_000
-SECOND = 1_000_000_000
 OLD_EPOCH = T0 // 1000 + 3600 * 1_000_000
 """Of a process whose clock was an hour ahead."""
-
-
-class Said(NamedTuple):
-    """One message, read back: kind is snapshot, status, tick, trade or book."""
-
-    kind: str
-    data: dict[str, Any]
-
-    @property
-    def fields(self) -> dict[str, Any]:
-        found: dict[str, Any] = self.data["fields"] if "fields" in self.data else self.data["state"]
-        return found
-
-
-def read(run: Run) -> list[Said]:
-    said = []
-    for number, message in enumerate(run.messages):
-        body = json.loads(message, parse_float=Decimal)
-        if run.flags == Flags.STATUS:
-            said.append(Said("status", body))
-            continue
-        data = body["data"]
-        if run.flags == Flags.INCREMENTS:
-            assert data["seq"] == run.first_seq + number
-        assert data["epoch"] == run.epoch
-        said.append(Said(data["type"], data))
-    return said
-
-
-class World:
-    """A product, its turn, and everything that it has said, by channel."""
-
-    def __init__(self, restored: Restored = NOTHING_RESTORED, stale_after_ns: int = 10 * SECOND) -> None:
-        self.turn = Turn()
-        self.turn.begin(T0)
-        self.turn.source(1, 1)
-        self.facts: list[ProductFact] = []
-        self.product = Product(PRODUCT, self.turn, self.facts.append, Liveness(T0, stale_after_ns), restored)
-        self.runs: dict[Channel, list[Run]] = {channel: [] for channel in Channel}
-        self.number = 0
-
-    def observe(self, *events: VenueEvent) -> list[Outcome]:
-        outcomes = []
-        for event in events:
-            self.number += 1
-            self.turn.record(self.number, T0 + self.number)
-            outcomes.append(self.product.observe(event))
-        self.collect()
-        return outcomes
-
-    def collect(self) -> None:
-        for outlet in self.turn.touched:
-            self.runs[outlet.stream.channel] += outlet.take()
-        self.turn.touched.clear()
-
-    def said(self, channel: Channel, *, statuses: bool = False) -> list[Said]:
-        found = [said for run in self.runs[channel] for said in read(run)]
-        return found if statuses else [said for said in found if said.kind != "status"]
-
-    def kinds(self, channel: Channel) -> list[str]:
-        return [said.kind for said in self.said(channel)]
-
-
-def trade(trade_id: int, px: str = "100.10", qty: str = "0.50000000", side: Side = "buy") -> Trade:
-    return Trade(PRODUCT, trade_id, px, qty, side, T0 + trade_id, 1000 + trade_id)
-
-
-def quote(sequence: int, last: Trade | None, bid: str | None = "100.0", ask: str | None = "100.5") -> Quote:
-    best_bid = None if bid is None else (bid, "1.0")
-    best_ask = None if ask is None else (ask, None)
-    return Quote(PRODUCT, sequence, T0 + sequence, last, best_bid, best_ask)
-
-
-def update(*changes: tuple[Side, str, str]) -> BookUpdate:
-    return BookUpdate(PRODUCT, list(changes), T0)
-
-
-SNAPSHOT = BookSnapshot(PRODUCT, [("99.50", "2"), ("99.0", "3.00")], [("101.0", "1"), ("102.00", "5")])
-
-
-# Trades -----------------------------------------------------------------------------------------------------------
-
-
-def test_trades_open_at_last_match_and_follow_on_verified() -> None:
-    world = World()
-    assert world.observe(TradePosition(trade(10)), trade(11), trade(12, "100.20", "1")) == [Outcome.ACCEPTED] * 3
-    opened, first, second = world.said(Channel.TRADES)
-    assert (opened.kind, opened.fields, opened.data["reason"], opened.data["seq"]) == (
-        "snapshot", {"trades": []}, "epoch", 0,
-    )  # fmt: skip
-    assert "missing" not in opened.data
-    assert [said.data["continuity"] for said in (first, second)] == ["verified", "verified"]
-    assert second.fields == {"px": Decimal("100.20"), "qty": 1, "side": "buy", "trade_id": 12}
-
-
-def test_the_very_first_trade_without_evidence_is_unverified() -> None:
-    world = World()
-    world.observe(trade(50), trade(51))
-    opened, first, second = world.said(Channel.TRADES)
-    assert opened.fields == {"trades": []}
-    assert (first.data["continuity"], second.data["continuity"]) == ("unverified", "verified")
-
-
-def test_a_jump_of_ids_opens_an_epoch_that_declares_what_is_missing() -> None:
-    world = World()
-    world.observe(trade(50), trade(54), trade(55))
-    said = world.said(Channel.TRADES)
-    assert [one.kind for one in said] == ["snapshot", "trade", "snapshot", "trade", "trade"]
-    gap, after = said[2], said[3]
-    assert (gap.data["reason"], gap.data["missing"]) == ("gap", {"from_trade_id": 51, "to_trade_id": 53})
-    assert [one["trade_id"] for one in gap.fields["trades"]] == [50], "the trade after the gap comes once"
-    assert (after.data["seq"], after.fields["trade_id"], after.data["continuity"]) == (1, 54, "unverified")
-    assert said[4].data["continuity"] == "verified"
-    assert gap.data["epoch"] > said[0].data["epoch"]
-    assert TradesMissing(PRODUCT, 51, 53) in world.facts
-    assert world.runs[Channel.TRADES][2].previous == Position(said[0].data["epoch"], 1)
-
-
-def test_last_match_after_a_break_declares_the_trades_up_to_itself() -> None:
-    world = World()
-    world.observe(trade(50), TradePosition(trade(53)), trade(54))
-    *_, gap, after = world.said(Channel.TRADES)
-    assert gap.data["missing"] == {"from_trade_id": 51, "to_trade_id": 53}, "last_match is a position, not a trade"
-    assert (after.fields["trade_id"], after.data["continuity"]) == (54, "verified")
-
-
-def test_last_match_that_we_have_changes_nothing() -> None:
-    world = World()
-    outcomes = world.observe(trade(50), TradePosition(trade(50)), TradePosition(trade(49)), trade(51))
-    assert outcomes == [Outcome.ACCEPTED, Outcome.ACCEPTED, Outcome.STALE, Outcome.ACCEPTED]
-    assert world.kinds(Channel.TRADES) == ["snapshot", "trade", "trade"]
-    assert world.said(Channel.TRADES)[-1].data["continuity"] == "verified"
-
-
-def test_trades_come_once_and_in_order() -> None:
-    world = World()
-    outcomes = world.observe(trade(50), trade(51), trade(51), trade(50), trade(40), trade(52))
-    assert outcomes[2:] == [Outcome.DUPLICATE, Outcome.DUPLICATE, Outcome.STALE, Outcome.ACCEPTED]
-    ids = [said.fields["trade_id"] for said in world.said(Channel.TRADES) if said.kind == "trade"]
-    assert ids == [50, 51, 52]
-
-
-def test_a_trade_that_was_declared_missing_does_not_come_late() -> None:
-    world = World()
-    assert world.observe(trade(50), trade(52), trade(51), trade(53))[2] == Outcome.STALE
-    ids = [said.fields["trade_id"] for said in world.said(Channel.TRADES) if said.kind == "trade"]
-    assert ids == [50, 52, 53]
 
 
 # Ticker -----------------------------------------------------------------------------------------------------------
@@ -243,6 +70,14 @@ def test_a_ticker_of_an_older_trade_gives_its_prices_only() -> None:
     world.observe(trade(5), quote(20, trade(4), "99", "101"))
     assert world.said(Channel.TICKER)[-1].fields["last_trade"]["trade_id"] == 5
     assert world.said(Channel.TICKER)[-1].fields["best_ask"] == {"px": 101, "qty": None}
+
+
+def test_a_new_connection_begins_with_the_ticker_that_it_shows() -> None:
+    world = World()
+    world.observe(quote(20, trade(1), "99"), SNAPSHOT)
+    world.product.link_down(1, "the link broke")
+    assert world.observe(quote(20, trade(1), "99")) == [Outcome.ACCEPTED]
+    assert world.said(Channel.TICKER)[-1].fields["best_bid"]["px"] == 99
 
 
 @pytest.mark.parametrize(
@@ -304,7 +139,7 @@ def test_best_prices_are_the_books_while_one_is_held() -> None:
     assert price.fields["best_bid"]["px"] == Decimal("99.0")
     assert price.data["continuity"] == "unverified"
 
-    world.product.lose_book("it broke", resync=False)
+    world.product.lose_book(1, "it broke", resync=False)
     world.observe(trade(2))
     assert world.said(Channel.TICKER)[-1].fields["best_bid"]["px"] == Decimal("99.0"), "the last that is known"
     world.observe(quote(3, trade(2), "97", "104"))
@@ -378,27 +213,38 @@ def test_heartbeats_are_ordered_and_tell_how_far_behind_we_are() -> None:
 
 
 def restored(*trades: Trade, last: Trade | None = None) -> Restored:
-    return Restored(dict.fromkeys(Channel, Position(OLD_EPOCH, 7)), trades, last)
+    return Restored(dict.fromkeys(Channel, Position(OLD_EPOCH, 7)), trades=trades, last_trade=last)
 
 
-def test_a_restart_that_missed_nothing_goes_on() -> None:
+def test_a_restart_goes_on_with_the_trades_but_begins_book_and_ticker_anew() -> None:
     world = World(restored(trade(4), trade(5)))
-    world.observe(trade(4), trade(5), trade(6))
-    opened, after = world.said(Channel.TRADES)
-    assert (opened.data["reason"], "missing" in opened.data) == ("epoch", False)
-    assert [one["trade_id"] for one in opened.fields["trades"]] == [4, 5]
-    assert opened.data["epoch"] == OLD_EPOCH + 1
+    assert not world.product.has_data, "nobody has brought anything yet"
+    world.observe(trade(4), trade(5), trade(6), SNAPSHOT)
+    (after,) = world.said(Channel.TRADES)
+    assert (after.data["epoch"], after.data["seq"]) == (OLD_EPOCH, 8)
     assert (after.fields["trade_id"], after.data["continuity"]) == (6, "verified")
-    assert world.kinds(Channel.TICKER) == ["snapshot"]
+    assert [said.data["epoch"] for said in world.said(Channel.TICKER)] == [OLD_EPOCH + 1] * 2
+    assert world.kinds(Channel.TICKER) == ["snapshot", "tick"]
+    assert world.said(Channel.BOOK)[0].data["epoch"] == OLD_EPOCH + 1
 
 
 @pytest.mark.parametrize("first", [TradePosition(trade(8)), trade(9)])
-def test_trades_missed_while_away_are_declared(first: Trade | TradePosition) -> None:
+def test_trades_missed_while_away_are_fetched_and_go_on_in_the_epoch(first: Trade | TradePosition) -> None:
     world = World(restored(trade(4), trade(5)))
     world.observe(first)
-    opened = world.said(Channel.TRADES)[0]
-    assert (opened.data["reason"], opened.data["missing"]) == ("gap", {"from_trade_id": 6, "to_trade_id": 8})
-    assert [one["trade_id"] for one in opened.fields["trades"]] == [4, 5]
+    assert world.said(Channel.TRADES) == []
+    world.observe(page(6, 8))
+    said = world.said(Channel.TRADES)
+    assert {one.data["epoch"] for one in said} == {OLD_EPOCH}
+    assert world.trade_ids()[:3] == [6, 7, 8]
+    assert said[0].data["seq"] == 8
+
+
+def test_the_last_id_can_be_ahead_of_the_restored_trades() -> None:
+    world = World(restored(trade(4), trade(5))._replace(last_trade_id=9))
+    world.observe(trade(5), trade(9), trade(10))
+    assert world.trade_ids() == [10]
+    assert world.continuities() == ["verified"]
 
 
 def test_the_restored_ticker_is_shown_and_older_tickers_are_stale() -> None:
@@ -408,17 +254,20 @@ def test_the_restored_ticker_is_shown_and_older_tickers_are_stale() -> None:
     assert world.said(Channel.TICKER)[0].fields["last_trade"]["trade_id"] == 5
 
 
-def test_a_restored_position_without_trades_still_shows_what_is_missing() -> None:
+def test_trades_after_the_ticker_s_are_fetched_where_nothing_else_is_known() -> None:
     world = World(restored(last=trade(5)))
-    world.observe(TradePosition(trade(8)))
-    assert world.said(Channel.TRADES)[0].data["missing"] == {"from_trade_id": 6, "to_trade_id": 8}
+    world.observe(TradePosition(trade(8)), page(5, 7))
+    opened, *_ = world.said(Channel.TRADES)
+    assert (opened.kind, opened.data["reason"], "missing" in opened.data) == ("snapshot", "epoch", False)
+    assert world.trade_ids() == [5, 6, 7, 8]
 
 
 def test_a_trade_that_only_the_restored_ticker_knew_is_not_lost() -> None:
     world = World(restored(last=trade(5)))
     assert world.observe(trade(5), trade(5), trade(6)) == [Outcome.ACCEPTED, Outcome.DUPLICATE, Outcome.ACCEPTED]
     world = World(restored(last=trade(5)))
-    assert world.observe(TradePosition(trade(8)), trade(5)) == [Outcome.ACCEPTED, Outcome.STALE], "order comes first"
+    assert world.observe(trade(6), trade(5)) == [Outcome.ACCEPTED, Outcome.ACCEPTED]
+    assert world.trade_ids() == [5, 6]
 
 
 def test_states_are_what_snapshots_say() -> None:

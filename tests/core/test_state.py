@@ -16,7 +16,7 @@ from lfmesh.core.recovery import Accepted, Opened
 from lfmesh.core.state import ShardState
 from lfmesh.errors import BadMeshFrame
 from lfmesh.messages import BackfilledTrade
-from lfmesh.types import Channel, InputPosition, Position, StreamKey
+from lfmesh.types import Channel, InputPosition, Position, StreamKey, Trade
 from tests.core.model_publisher import ModelPublisher, keys
 
 BOOK = StreamKey("P0-USD", Channel.BOOK)
@@ -184,9 +184,22 @@ def test_a_summary_says_what_a_starting_normalizer_needs() -> None:
     assert summaries[Channel.BOOK].bids == source.streams[BOOK].sides()[0]
     assert summaries[Channel.TICKER].fields.decode() == source.streams[TICKER].ticker
     assert (summaries[Channel.TICKER].epoch, summaries[Channel.TICKER].seq) == source.streams[TICKER].position
-    book = reader.state.get(BOOK)
-    assert book is not None
-    assert book.summary(levels=False).bids == []
+    assert summaries[Channel.TRADES].last_trade_id == source.trade_id
+
+
+def test_the_last_trade_id_is_kept_where_the_publisher_tells_it() -> None:
+    content = TradesContent()
+    content.load([encode.trades_state([], 41).encode()])
+    assert (content.text(), content.last_trade_id) == (b'{"trades":[],"last_trade_id":41}', 41)
+    trade = encode.trade_fields(Trade("P0-USD", 42, "1.10", "2", "buy", 7))
+    prefix = encode.increment_prefix("trade", "P0-USD", Channel.TRADES, 5)
+    content.apply([encode.increment(prefix, 1, (1, 2, 3), "verified", trade)])
+    assert content.last_trade_id == 42
+    assert content.text().decode() == encode.trades_state([trade], 42)
+    content.load([encode.trades_state([trade]).encode()])
+    assert (content.text().decode(), content.last_trade_id) == (encode.trades_state([trade]), 42)
+    content.load([encode.trades_state([]).encode()])
+    assert content.last_trade_id == 0
 
 
 @pytest.mark.parametrize("text", [b"", b"{}", b'{"bids":[],"asks":7}', b'{"bids":[1,2'])

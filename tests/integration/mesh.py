@@ -22,6 +22,7 @@ from lfmesh.cli.makers import maker
 from lfmesh.client import meshfile
 from lfmesh.client.http import fetch_json
 from lfmesh.config import Config
+from lfmesh.errors import LfmeshError
 from lfmesh.messages import LookupRequest, ServiceRecord, View, decode_reply, encode
 from lfmesh.services.runtime import Running, running
 from lfmesh.transport import Requester, Transport
@@ -35,7 +36,10 @@ _LOG_TAIL_CHARACTERS = 8000
 
 @dataclass(slots=True)
 class LiveMesh:
-    """A running mesh. `simulator` and `roles` (of shard roles the last one) are there when it runs in this process."""
+    """A running mesh. `simulator` and `roles` (of shard roles the last one) are there when it runs in this process.
+
+    `data_dir` is that of `lfmesh up`.
+    """
 
     ws_url: str
     http_url: str
@@ -43,6 +47,22 @@ class LiveMesh:
     registry_endpoints: Sequence[str]
     simulator: Simulator | None = None
     roles: dict[Role, Running] = field(default_factory=dict)
+    data_dir: Path | None = None
+
+    def pid(self, instance: str) -> int:
+        """The process id of a role that `lfmesh up` runs."""
+        assert self.data_dir is not None
+        found = meshfile.read(self.data_dir)
+        assert found is not None
+        return found.pids[instance]
+
+    async def is_ready(self, instance: str) -> bool:
+        """Whether a role says that it can do its work; False while it is away."""
+        with suppress(OSError, LfmeshError, StopIteration):
+            record = next(record for record in await self.services() if record.instance == instance)
+            await _get(f"{record.http.rstrip('/')}/ready")
+            return True
+        return False
 
     async def sim(self, path: str) -> Any:  # noqa: ANN401 - JSON
         """An endpoint of the simulator, such as `control/pause` or `truth`."""
@@ -148,6 +168,7 @@ async def _announced(process: asyncio.subprocess.Process, data_dir: Path) -> Liv
     return LiveMesh(
         ws_url=found.gateway_url,
         http_url=found.http_url.rstrip("/"),
+        data_dir=data_dir,
         sim_url=str(found.simulator_url).rstrip("/"),
         registry_endpoints=found.registry_endpoints,
     )

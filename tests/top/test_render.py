@@ -6,7 +6,7 @@ import msgspec
 import pytest
 from rich.console import Console
 
-from lfmesh.top.render import age, number, render
+from lfmesh.top.render import age, duties, number, render
 from lfmesh.top.state import Row
 from lfmesh.types import Role
 
@@ -61,6 +61,58 @@ def test_trouble_is_named() -> None:
     assert "no registry answers: the last view is shown" in heading
     assert first.endswith("no ingestor; no data yet")
     assert second.split()[1] == "silent"
+
+
+def pair(*, active: bool) -> tuple[Row, Row]:
+    first = msgspec.structs.replace(ROW, active=active, published={"ingestor-A": 4, "ingestor-B": 2} if active else {})
+    return first, msgspec.structs.replace(ROW, instance="normalizer-1-b", active=not active)
+
+
+INGESTORS = tuple(
+    msgspec.structs.replace(ROW, role=Role.INGESTOR, instance=f"ingestor-{line}", shard=None, line=line)
+    for line in ("A", "B")
+)
+
+
+def test_who_of_several_does_the_work_is_shown() -> None:
+    assert duties(pair(active=True)) == ["active", "standby"]
+    assert duties(pair(active=False)) == ["standby", "active"]
+    assert duties([*INGESTORS, *pair(active=True)]) == ["line A 4/6", "line B 2/6", "active", "standby"]
+    assert duties(INGESTORS) == ["line A", "line B"], "no normalizer says which is published"
+    draining = msgspec.structs.replace(ROW, role=Role.GATEWAY, draining=True)
+    assert duties([draining]) == ["draining"]
+
+
+def test_what_nobody_shares_is_not_told() -> None:
+    alone, other_shard = pair(active=True)[0], msgspec.structs.replace(ROW, shard=0, active=True)
+    assert duties([INGESTORS[0], alone, other_shard]) == ["", "", ""]
+    assert "duty" not in lines_of(alone, other_shard)[1]
+    assert duties([msgspec.structs.replace(alone, active=False)]) == ["standby"], "nobody publishes: that is news"
+
+
+def test_recovery_has_columns_where_there_is_something_to_say() -> None:
+    mended = msgspec.structs.replace(
+        ROW, open_gaps=2, backfills=3, links_lost=1, takeovers=1, rungs={"snapshot": 2, "retransmit": 1200}
+    )
+    heading, columns, row = lines_of(mended, width=220)
+    assert "2 gaps open  3 fetched from the venue" in heading
+    assert all(name in columns for name in ("open", "fetches", "links lost", "mended by"))
+    assert "take-over 1, retransmit 1,200, snapshot 2" in row
+    heading, columns, _ = lines_of(ROW, width=220)
+    assert "open" not in heading + columns
+    one = msgspec.structs.replace(ROW, open_gaps=1)
+    assert "1 gap open" in lines_of(one)[0]
+
+
+@pytest.mark.parametrize("width", range(60, 221, 20))
+def test_gaps_that_are_open_survive_narrow_terminals(width: int) -> None:
+    rows = [msgspec.structs.replace(row, open_gaps=7, links_lost=3, rungs={"rest": 5}) for row in pair(active=True)]
+    lines = lines_of(*rows, width=width)
+    assert all(len(line) <= width for line in lines)
+    row = next(line.split() for line in lines if line.startswith("normalizer-1 "))
+    shown = [figure for figure in ("12,346", "active", "7", "4711") if figure in row]
+    assert shown == ["12,346", "active", "7", "4711"][: len(shown)]
+    assert len(shown) >= {60: 1, 80: 3}.get(width, 3)
 
 
 def test_heading_counts_replicas_and_clients() -> None:

@@ -125,6 +125,24 @@ def test_rows_follow_the_data_and_sum_up() -> None:
     assert totals(rows) == (100, 300, 2)
 
 
+def test_recovery_is_read_from_what_a_role_says_of_itself() -> None:
+    state = TopState()
+    statistics = {"active": 1, "streams_gapped": 3, "recoveries_total": {"snapshot": 2}, "takeovers_total": 1}
+    state.told(told(1, statistics=statistics), T0 + S)
+    row = only(state, 1)
+    assert (row.active, row.open_gaps, row.rungs, row.takeovers) == (True, 3, {"snapshot": 2}, 1)
+    silent = only(state, 1 + SILENT_NS / S + 1)
+    assert (silent.active, silent.open_gaps) == (None, None), "what it does now is not known"
+    assert silent.rungs == {"snapshot": 2}
+
+
+def test_an_ingestors_line_is_known_from_the_registry() -> None:
+    state = TopState()
+    ingestor = msgspec.structs.replace(record("ingestor-B", Role.INGESTOR), line="B")
+    state.listed([ingestor], T0)
+    assert only(state, 0.5).line == "B"
+
+
 def test_json_has_the_documented_keys_and_no_others() -> None:
     from lfmesh.cli.top import top
 

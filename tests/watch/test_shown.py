@@ -5,12 +5,23 @@ import io
 import pytest
 from rich.console import Console
 
-from lfmesh.client.messages import Book, Goaway, Other, Refused, Status, Ticker, Trade, Update
+from lfmesh.client import Book, Goaway, Missing, Quote, Refused, Ticker, Trade
 from lfmesh.types import Channel
-from lfmesh.watch.lines import line
+from lfmesh.watch.lines import line, said
 from lfmesh.watch.render import age, clock, render
 from lfmesh.watch.state import StreamView, WatchState
-from tests.watch.test_state import last, update
+from tests.watch.test_state import (
+    book_known,
+    book_of,
+    booked,
+    connected,
+    last,
+    lost,
+    status,
+    tick,
+    traded,
+    trades_known,
+)
 
 NOW = 1_700_000_000_123_000_000
 
@@ -23,13 +34,14 @@ def text_of(state: WatchState, height: int = 40, width: int = 160) -> str:
 
 
 def state_of(channel: Channel, *products: str) -> WatchState:
-    return WatchState("ws://h/ws", channel, {product: StreamView(product) for product in products})
+    return WatchState("ws://h/ws", channel, {product: StreamView(product, Book(product)) for product in products})
 
 
 def test_tickers_with_exact_digits_spread_age_continuity_and_state() -> None:
     state = state_of(Channel.TICKER, "BTC-USD", "ETH-USD")
-    state.is_connected()
-    state.apply(update(Ticker(Trade("64250.10", "0.00010000", "buy", 1), ("64250.09", "2"), ("64250.11", "3"))), NOW)
+    state.apply(connected())
+    ticker = Ticker(Trade(1, "64250.10", "0.00010000", "buy"), Quote("64250.09", "2"), Quote("64250.11", "3"))
+    state.apply(tick(ticker, ts_received=NOW))
     lines = text_of(state).splitlines()
     assert "ws://h/ws  connected" in lines[0]
     row = next(line for line in lines if line.startswith("BTC-USD"))
@@ -41,10 +53,10 @@ def test_tickers_with_exact_digits_spread_age_continuity_and_state() -> None:
 
 def test_trouble_is_on_the_screen() -> None:
     state = state_of(Channel.TICKER, "BTC-USD")
-    state.is_connected()
-    state.apply(update(last("1.0")), NOW - 65_000_000_000)
-    state.apply(Status("BTC-USD", Channel.TICKER, "stale", NOW - 60_000_000_000, "the venue is silent"), NOW)
-    state.apply(Refused("UNKNOWN_PRODUCT", "no X-Y"), NOW)
+    state.apply(connected())
+    state.apply(tick(last("1.0"), ts_received=NOW - 65_000_000_000))
+    state.apply(status("stale", "the venue is silent", NOW - 60_000_000_000))
+    state.apply(Refused(code="UNKNOWN_PRODUCT", msg="no X-Y", products=(), ts_received=NOW))
     text = text_of(state)
     for part in ("stale: the venue is silent for 1m00s", "1m05s", "UNKNOWN_PRODUCT: no X-Y"):
         assert part in text
@@ -53,11 +65,10 @@ def test_trouble_is_on_the_screen() -> None:
 @pytest.mark.parametrize("channel", [Channel.TICKER, Channel.BOOK])
 def test_nothing_is_live_or_verified_without_a_connection(channel: Channel) -> None:
     state = state_of(channel, "BTC-USD")
-    state.is_connected()
-    content = last("1.0") if channel is Channel.TICKER else Book([("1.0", "2")], [])
-    state.apply(update(content), NOW)
+    state.apply(connected())
+    state.apply(tick(last("1.0"), ts_received=NOW) if channel is Channel.TICKER else booked(ts_received=NOW))
     assert "live" in text_of(state)
-    state.is_lost("connection refused")
+    state.apply(lost("connection refused"))
     text = text_of(state)
     assert "connection refused" in text
     assert "disconnected" in text
@@ -67,10 +78,9 @@ def test_nothing_is_live_or_verified_without_a_connection(channel: Channel) -> N
 @pytest.mark.parametrize("width", [40, 60, 80, 100, 160])
 def test_prices_names_and_states_are_whole_at_any_width(width: int) -> None:
     state = state_of(Channel.TICKER, "BTC-USD")
-    state.is_connected()
-    state.apply(
-        update(Ticker(Trade("64250.10", "0.00010000", "buy", 1), ("64250.09", "2.12345678"), ("64250.11", "3"))), NOW
-    )
+    state.apply(connected())
+    ticker = Ticker(Trade(1, "64250.10", "0.00010000", "buy"), Quote("64250.09", "2.12345678"), Quote("64250.11", "3"))
+    state.apply(tick(ticker, ts_received=NOW))
     text = text_of(state, width=width)
     assert "…" not in text
     assert {"BTC-USD", "64250.10", "live"} <= set(text.split())
@@ -81,8 +91,8 @@ def test_prices_names_and_states_are_whole_at_any_width(width: int) -> None:
 
 def test_trades_leave_out_the_least_important_columns() -> None:
     state = state_of(Channel.TRADES, "BTC-USD")
-    state.is_connected()
-    state.apply(update([Trade("64250.10", "0.00010000", "buy", 912345678)], ts_event=NOW), NOW)
+    state.apply(connected())
+    state.apply(traded(Trade(912345678, "64250.10", "0.00010000", "buy"), ts_event=NOW))
     wide, narrow = (text_of(state, width=width).splitlines()[-1].split() for width in (100, 60))
     assert wide == ["22:13:20.123", "BTC-USD", "64250.10", "0.00010000", "buy", "912345678", "verified"]
     assert narrow == ["22:13:20.123", "BTC-USD", "64250.10", "0.00010000", "verified"]
@@ -98,8 +108,7 @@ def test_more_products_than_lines_are_said_to_be_hidden() -> None:
 def test_trades_newest_first() -> None:
     state = state_of(Channel.TRADES, "BTC-USD", "ETH-USD")
     for number, product in enumerate(("BTC-USD", "ETH-USD", "BTC-USD")):
-        trade = Trade(f"{number}.50", "1", "sell", number + 1)
-        state.apply(update([trade], product=product, ts_event=NOW + number), NOW)
+        state.apply(traded(Trade(number + 1, f"{number}.50", "1", "sell"), product=product, ts_event=NOW + number))
     prices = [row.split()[2] for row in text_of(state).splitlines()[2:]]
     assert prices == ["2.50", "1.50", "0.50"]
 
@@ -107,7 +116,8 @@ def test_trades_newest_first() -> None:
 def test_books_fit_the_screen() -> None:
     state = state_of(Channel.BOOK, "BTC-USD", "ETH-USD")
     bids = [(f"{number}.00", "1.5") for number in range(100, 50, -1)]
-    state.apply(update(Book(bids, [("100.25", "9")]), op="snapshot"), NOW)
+    state.views["BTC-USD"].book = book_of(bids, [("100.25", "9")])
+    state.apply(book_known())
     text = text_of(state, height=20)
     assert "spread 0.25  levels 50 bid, 1 ask" in text
     assert "100.00" in text
@@ -116,33 +126,35 @@ def test_books_fit_the_screen() -> None:
 
 
 def test_plain_lines() -> None:
-    view = StreamView("BTC-USD")
-    tick = update(Ticker(Trade("64250.10", "0.1", "buy", 7), ("64250.09", None), None), ts_event=NOW)
-    assert line(tick, view) == (
+    view = StreamView("BTC-USD", book_of([("10.0", "1")], [("10.5", "2")]))
+    quoted = tick(Ticker(Trade(7, "64250.10", "0.1", "buy"), Quote("64250.09", None), None), ts_event=NOW)
+    assert line(quoted, view) == (
         "22:13:20.123 BTC-USD ticker last 64250.10 x 0.1 buy id 7 bid 64250.09 x ? ask - spread - seq 2 verified"
     )
-    trades = [Trade("1.0", "2", "buy", 7), Trade("1.1", "3", "sell", 8)]
-    assert line(update(trades[:1], ts_event=NOW), view) == "22:13:20.123 BTC-USD trades 1.0 x 2 buy id 7 seq 2 verified"
-    snapshot = update(trades, op="snapshot", continuity=None, reason="gap", missing=(3, 6), ts_event=0, ts_publish=NOW)
-    assert line(snapshot, view) == (
-        "22:13:20.123 BTC-USD trades 2 trades so far, last 1.1 x 3 sell id 8 seq 2 snapshot (gap) missing trades 3-6"
+    trades = [Trade(7, "1.0", "2", "buy"), Trade(8, "1.1", "3", "sell")]
+    assert line(traded(trades[0], ts_event=NOW), view) == (
+        "22:13:20.123 BTC-USD trades 1.0 x 2 buy id 7 seq 2 verified"
     )
-    book = update(Book([("10.0", "1")], [("10.5", "2")]), ts_event=NOW)
-    view.apply(book, NOW)
-    assert line(book, view) == (
+    assert line(trades_known(*trades, reason="gap", ts_snapshot=NOW), view) == (
+        "22:13:20.123 BTC-USD trades 2 trades so far, last 1.1 x 3 sell id 8 seq 2 snapshot (gap)"
+    )
+    missing = Missing(product="BTC-USD", from_trade_id=3, to_trade_id=6, declared=True, ts_received=NOW)
+    assert line(missing, view) == "22:13:20.123 BTC-USD trades 3-6 are missing"
+    assert line(booked(ts_event=NOW), view) == (
         "22:13:20.123 BTC-USD book bid 10.0 x 1 ask 10.5 x 2 spread 0.5 levels 1/1 seq 2 verified"
+    )
+    assert line(book_known(ts_snapshot=NOW), view) == (
+        "22:13:20.123 BTC-USD book bid 10.0 x 1 ask 10.5 x 2 spread 0.5 levels 1/1 seq 2 snapshot (subscribe)"
     )
 
 
 def test_lines_of_what_is_no_data() -> None:
-    assert line(Status("A-B", Channel.BOOK, "recovering", NOW, "a gap"), None) == (
-        "22:13:20.123 A-B book is recovering: a gap"
-    )
-    assert line(Refused("BAD_REQUEST", "what?"), None) == "refused: BAD_REQUEST: what?"
-    assert line(Goaway("draining", 100), None) == "the gateway is going away (draining); it may be back in 100 ms"
-    assert line(Other("heartbeat"), None) is None
-    part: Update = update(Book([], []), op="snapshot", part=1, parts=2)
-    assert line(part, StreamView("A-B")) is None
+    assert line(status("recovering", "a gap", NOW), None) == "22:13:20.123 BTC-USD ticker is recovering: a gap"
+    refused = Refused(code="BAD_REQUEST", msg="what?", products=(), ts_received=NOW)
+    assert (said(refused), line(refused, None)) == ("refused: BAD_REQUEST: what?", None)
+    goaway = Goaway(reason="draining", reconnect_ms=100, ts_received=NOW)
+    assert said(goaway) == "the gateway is going away (draining); it may be back in 100 ms"
+    assert (said(connected()), line(connected(), None)) == (None, None)
 
 
 def test_times() -> None:

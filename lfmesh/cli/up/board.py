@@ -1,16 +1,16 @@
 """What `lfmesh up` shows: one line a unit, as a table on a terminal and as plain or JSON lines elsewhere. Pure."""
 
 import shlex
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from typing import NamedTuple
 
 import msgspec
 from rich.console import Group, RenderableType
-from rich.table import Table
 from rich.text import Text
 
 from lfmesh.cli.up.unit import Unit
-from lfmesh.top.render import age, number
+from lfmesh.top.columns import Column, table
+from lfmesh.top.render import age, duties, number
 from lfmesh.top.state import Row
 
 _STYLE = {
@@ -28,7 +28,7 @@ SETTLED_S = 2.0
 
 
 class Line(msgspec.Struct, frozen=True):
-    """One unit now. Rates are messages a second; None where they are not known (yet)."""
+    """One unit now. Rates are messages a second; None where they are not known (yet). `duty`: `lfmesh.top.render`."""
 
     name: str
     state: str
@@ -39,14 +39,19 @@ class Line(msgspec.Struct, frozen=True):
     up_s: float | None
     restarts: int
     note: str
+    duty: str = ""
 
 
 class Places(msgspec.Struct, frozen=True):
-    """Where the mesh is reached, once it is; `data_dir` is what `lfmesh watch` and `top` must be told, if anything."""
+    """Where the mesh is reached, once it is; `data_dir` is what `lfmesh watch` and `top` must be told, if anything.
+
+    `others` are the WebSocket addresses of further gateways.
+    """
 
     ws_url: str
     http_url: str
     data_dir: str = ""
+    others: tuple[str, ...] = ()
 
     def tools(self) -> tuple[str, str]:
         """The commands that show this mesh."""
@@ -63,11 +68,17 @@ class Work(NamedTuple):
     in_per_s: float | None
     out_per_s: float | None
     lag_ms: float | None = None
+    duty: str = ""
 
 
-def work_of(row: Row) -> Work:
-    """Of a role, from its telemetry."""
-    return Work(row.pid, row.state, row.reasons, row.messages_in_per_s, row.messages_out_per_s, row.lag_ms)
+def works_of(rows: Sequence[Row]) -> dict[tuple[str, str], Work]:
+    """Of the roles, from their telemetry, by role and instance."""
+    return {
+        (row.role, row.instance): Work(
+            row.pid, row.state, row.reasons, row.messages_in_per_s, row.messages_out_per_s, row.lag_ms, duty
+        )
+        for row, duty in zip(rows, duties(rows), strict=True)
+    }
 
 
 def line_of(unit: Unit, told: Work | None, now: float) -> Line:
@@ -76,8 +87,9 @@ def line_of(unit: Unit, told: Work | None, now: float) -> Line:
     note = unit.note
     work = told if unit.state == "running" and told is not None and told.pid == unit.pid else None
     up_s = now - unit.since if unit.state == "running" else None
+    duty = ""
     if work is not None and work.state in ("ready", "not ready", "silent") and not _too_early(work, up_s or 0.0):
-        shown = work.state
+        shown, duty = work.state, work.duty
         note = "; ".join(work.reasons)
     return Line(
         name=unit.name,
@@ -89,6 +101,7 @@ def line_of(unit: Unit, told: Work | None, now: float) -> Line:
         up_s=up_s,
         restarts=unit.restarts,
         note=note,
+        duty=duty,
     )
 
 
@@ -98,27 +111,34 @@ def _too_early(work: Work, up_s: float) -> bool:
     return work.out_per_s is None if work.state == "ready" else up_s < SETTLED_S
 
 
-def render(title: str, places: Places | None, lines: Sequence[Line], ending: str | None = None) -> RenderableType:
-    """The screen. `title` says what runs; `ending` that it is being ended."""
-    table = Table(box=None, pad_edge=False, header_style="bold dim")
-    table.add_column("role", no_wrap=True)
-    table.add_column("state", no_wrap=True)
-    for name in ("pid", "in/s", "out/s", "lag ms", "up", "restarts"):
-        table.add_column(name, justify="right", no_wrap=True)
-    table.add_column("", overflow="fold")
-    for line in lines:
-        table.add_row(
-            line.name,
-            Text(line.state, style=_STYLE.get(line.state, "dim")),
-            _NONE if line.pid is None else str(line.pid),
-            number(line.in_per_s),
-            number(line.out_per_s),
-            _NONE if line.lag_ms is None else f"{line.lag_ms:.1f}",
-            _NONE if line.up_s is None else age(line.up_s),
-            Text(str(line.restarts), style="yellow" if line.restarts else ""),
-            Text(line.note, style="yellow"),
-        )
-    return Group(Text(title, style="bold"), _where(places, ending), table)
+def render(
+    title: str, places: Places | None, lines: Sequence[Line], ending: str | None = None, width: int = 200
+) -> RenderableType:
+    """The screen. `title` says what runs; `ending` that it is being ended.
+
+    Columns that have no room in `width` are left out, the least important first.
+    """
+    return Group(Text(title, style="bold"), _where(places, ending), table(_columns(lines), width))
+
+
+def _columns(lines: Sequence[Line]) -> list[Column]:
+    def figures(name: str, spare: int, texts: Iterable[str]) -> Column:
+        return Column(name, [Text(text) for text in texts], spare, "right")
+
+    duty = Column("duty", [Text(line.duty) for line in lines], 2)
+    restarts = [Text(str(line.restarts), style="yellow" if line.restarts else "") for line in lines]
+    return [
+        Column("role", [Text(line.name) for line in lines]),
+        Column("state", [Text(line.state, style=_STYLE.get(line.state, "dim")) for line in lines]),
+        *([duty] if any(line.duty for line in lines) else []),
+        figures("pid", 5, (_NONE if line.pid is None else str(line.pid) for line in lines)),
+        figures("in/s", 1, (number(line.in_per_s) for line in lines)),
+        figures("out/s", 1, (number(line.out_per_s) for line in lines)),
+        figures("lag ms", 3, (_NONE if line.lag_ms is None else f"{line.lag_ms:.1f}" for line in lines)),
+        figures("up", 6, (_NONE if line.up_s is None else age(line.up_s) for line in lines)),
+        Column("restarts", restarts, 4, "right"),
+        Column("", [Text(line.note, style="yellow") for line in lines], wraps=True),
+    ]
 
 
 def _where(places: Places | None, ending: str | None) -> Text:
@@ -128,22 +148,26 @@ def _where(places: Places | None, ending: str | None) -> Text:
         return Text("starting …  not ready for clients yet", style="dim")
     watch, top = places.tools()
     return Text.assemble(
-        ("ready for clients: ", "green"), (places.ws_url, "cyan"), "   page: ", (f"{places.http_url}/", "cyan"),
+        ("ready for clients: ", "green"), (_urls(places), "cyan"), "   page: ", (f"{places.http_url}/", "cyan"),
         "\nsee it with: ", (watch, "bold"), "   ", (top, "bold"), ("   Ctrl-C ends", "dim"),
     )  # fmt: skip
+
+
+def _urls(places: Places) -> str:
+    return "  ".join((places.ws_url, *places.others))
 
 
 def where_lines(places: Places) -> list[str]:
     """Where to look, for those without a live screen."""
     return [
-        f"ready for clients: {places.ws_url}   page: {places.http_url}/",
+        f"ready for clients: {_urls(places)}   page: {places.http_url}/",
         f"see it with: {'   '.join(places.tools())}",
     ]
 
 
 def plain(line: Line) -> str:
     """One unit's line without a terminal."""
-    parts = [f"{line.name:<16} {line.state:<10}"]
+    parts = [f"{line.name:<16} {line.state:<10}", *([line.duty] if line.duty else [])]
     if line.pid is not None:
         parts.append(f"pid {line.pid}")
     rates = [
@@ -170,5 +194,5 @@ def changed(before: Mapping[str, Line], lines: Sequence[Line]) -> list[Line]:
     ]
 
 
-def _said(line: Line) -> tuple[str, int | None, int, str]:
-    return line.state, line.pid, line.restarts, line.note
+def _said(line: Line) -> tuple[str, int | None, int, str, str]:
+    return line.state, line.pid, line.restarts, line.note, line.duty

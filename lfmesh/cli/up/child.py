@@ -8,8 +8,8 @@ from pathlib import Path
 
 from lfmesh.cli.makers import import_services, maker
 from lfmesh.cli.up.plan import Plan
-from lfmesh.cli.up.unit import SIMULATOR
-from lfmesh.cli.up.zygote import Changes, Report, Reporter, RunUnit
+from lfmesh.cli.up.unit import SIMULATOR, Changes, Unit
+from lfmesh.cli.up.zygote import Report, Reporter, RunUnit
 from lfmesh.errors import LfmeshError
 from lfmesh.messages import ServiceRecord
 from lfmesh.services.runtime import EXIT_FAILED, run_service
@@ -35,7 +35,7 @@ def runner(plan: Plan) -> RunUnit:
         try:
             if unit.kind == SIMULATOR:
                 return _simulate(plan, name, changes, report)
-            return _serve(plan, unit.kind, unit.shard, name, changes, report)
+            return _serve(plan, unit, unit.kind, changes, report)
         except LfmeshError as error:
             report(Report("failed", name, os.getpid(), kind=type(error).__name__, line=str(error)[:_LINE_CHARACTERS]))
             return EXIT_FAILED
@@ -49,8 +49,9 @@ def _name_process(name: str) -> None:
         Path("/proc/self/comm").write_bytes(name.encode()[:15])
 
 
-def _serve(plan: Plan, role: Role, shard: int | None, name: str, changes: Changes, report: Reporter) -> int:
-    config = plan.config.override(changes) if changes else plan.config
+def _serve(plan: Plan, unit: Unit, role: Role, changes: Changes, report: Reporter) -> int:
+    config = plan.config.override(unit.changes).override(changes)
+    name, shard = unit.name, unit.shard
 
     def on_started(record: ServiceRecord) -> None:
         report(Report("started", name, os.getpid(), endpoints=record.endpoints, http=record.http))

@@ -24,9 +24,8 @@ from lfmesh.cli.options import (
 )
 
 if TYPE_CHECKING:
-    from lfmesh.cli.up.plan import Plan
+    from lfmesh.cli.up.plan import Plan, Topology
     from lfmesh.cli.up.zygote import Zygote
-    from lfmesh.config import Config
     from loadgen.sim import SimConfig
 
 COINBASE_PRODUCTS = (
@@ -81,7 +80,28 @@ def parse_source(text: str) -> Source:
 )
 @option("--shards", metavar="N", type=click.IntRange(1, 64), help="[default: mesh.shards, 2]")
 @option(
-    "--gateway-port", metavar="PORT", type=click.IntRange(0, 65535), help="0: any free.  [default: gateway.port, 8000]"
+    "--lines",
+    type=click.Choice(["A", "AB"]),
+    default="A",
+    help="AB: two ingestors carry every product; what one misses comes by the other.",
+)
+@option(
+    "--standby/--no-standby",
+    default=False,
+    help="Two normalizers and two snapshotters a shard: one publishes, the other follows and takes over.",
+)
+@option("--gateways", metavar="N", type=click.IntRange(1, 16), default=1, help="So many, each on a port of its own.")
+@option(
+    "--registries",
+    metavar="N",
+    type=click.IntRange(1, 5),
+    help="So many replicas.  [default: 1, with --standby 2]",
+)
+@option(
+    "--gateway-port",
+    metavar="PORT",
+    type=click.IntRange(0, 65535),
+    help="Of the first gateway; the others have those that follow, or any. 0: any free.  [default: gateway.port, 8000]",
 )
 @option(
     "--data-dir",
@@ -101,6 +121,7 @@ def up(**options: Any) -> int:  # noqa: ANN401 - the options above, by name
     \b
       lfmesh up
       lfmesh up --rate 5000 --products 50 --shards 4
+      lfmesh up --lines AB --standby --gateways 2
       lfmesh up --source coinbase --products BTC-USD,ETH-EUR
       lfmesh up --source tape:day.tape --speed 10 --gateway-port 0
 
@@ -143,6 +164,8 @@ def make_plan(options: dict[str, Any]) -> "Plan":
         "gateway": {} if options["gateway_port"] is None else {"port": options["gateway_port"]},
         "log": {} if is_given(path, "log", "level") else {"level": "warning"},
     }
+    if options["lines"] == "AB":
+        changes["venue"] = {"ingestors_per_address": 2}
     changes["log"].update(log_changes(options["log_format"], options["log_level"]).get("log", {}))
     config = config.override(changes)
     named = _named_products(options["products"])
@@ -152,7 +175,8 @@ def make_plan(options: dict[str, Any]) -> "Plan":
     home = config.mesh.data_dir
     states = home / SIMULATED if simulator else home
     config = config.override({"mesh": {"products": products, "data_dir": states}})
-    plan = Plan(home, config, words, simulator, options["tape_start"] if options["source"][0] == "tape" else None)
+    tape_start = options["tape_start"] if options["source"][0] == "tape" else None
+    plan = Plan(home, config, words, simulator, tape_start, _topology(options))
     names = [unit.name for unit in plan.units()]
     twice = sorted({name for name in names if names.count(name) > 1})
     if twice:
@@ -160,6 +184,18 @@ def make_plan(options: dict[str, Any]) -> "Plan":
             f"two processes would be named {twice[0]}: instance names must differ (use {{shard}} in them)"
         )
     return plan
+
+
+def _topology(options: dict[str, Any]) -> "Topology":
+    from lfmesh.cli.up.plan import Topology
+
+    standby: bool = options["standby"]
+    return Topology(
+        lines=("A", "B") if options["lines"] == "AB" else (),
+        standby=standby,
+        gateways=options["gateways"],
+        registries=options["registries"] or (2 if standby else 1),
+    )
 
 
 def _named_products(text: str | None) -> tuple[str, ...] | None:
@@ -200,13 +236,11 @@ def _source(options: dict[str, Any], named: tuple[str, ...] | None) -> "tuple[Si
 
 
 def _count(products: tuple[str, ...]) -> str:
-    return "1 product" if len(products) == 1 else f"{len(products)} products"
+    return _plural(len(products), "product")
 
 
 def _run_in_private(plan: "Plan") -> None:
     """Run with a private folder for sockets, which is gone afterwards, however this process ends."""
-    from dataclasses import replace
-
     from lfmesh.cli.up import child, zygote
     from lfmesh.cli.up.dirs import forget_states, make_runtime_dir, remove_runtime_dir
     from lfmesh.cli.up.plan import with_private_addresses
@@ -222,7 +256,7 @@ def _run_in_private(plan: "Plan") -> None:
         forget_states(plan.config.mesh.data_dir)
 
     try:
-        private = replace(plan, config=with_private_addresses(plan.config, runtime_dir))
+        private = with_private_addresses(plan, runtime_dir)
         born = zygote.start(child.preload, child.runner(private), clean)
         asyncio.run(_run(private, born, runtime_dir))
     finally:
@@ -235,16 +269,24 @@ async def _run(plan: "Plan", born: "Zygote", runtime_dir: Path) -> None:
     from lfmesh.transport import Transport
 
     config = plan.config
-    title = _title(plan.source, config)
+    title = _title(plan)
     as_json = config.log.format == "json"
     screen: Screen = LiveScreen(title) if sys.stdout.isatty() and not as_json else PlainScreen(title, json=as_json)
     with Transport() as transport:
         await Mesh(plan, born, screen, runtime_dir, transport).run()
 
 
-def _title(source: str, config: "Config") -> str:
-    shards = config.mesh.shards
-    return (
-        f"LedgerFlux Mesh {__version__}: {source}; {shards} shard{'' if shards == 1 else 's'}; "
-        f"data in {config.mesh.data_dir}"
-    )
+def _title(plan: "Plan") -> str:
+    topology = plan.topology
+    parts = [
+        plan.source,
+        _plural(plan.config.mesh.shards, "shard") + (" in pairs" if topology.standby else ""),
+        *(["lines A and B"] if topology.lines else []),
+        *([_plural(topology.gateways, "gateway")] if topology.gateways > 1 else []),
+        f"data in {plan.config.mesh.data_dir}",
+    ]
+    return f"LedgerFlux Mesh {__version__}: {'; '.join(parts)}"
+
+
+def _plural(count: int, what: str) -> str:
+    return f"{count} {what}{'' if count == 1 else 's'}"

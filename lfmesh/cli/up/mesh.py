@@ -10,9 +10,11 @@ from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit
 
+import msgspec
+
 from lfmesh.cli.interrupts import ending_signals
 from lfmesh.cli.options import DEFAULT_HOME
-from lfmesh.cli.up.board import Line, Places, line_of, work_of
+from lfmesh.cli.up.board import Line, Places, line_of, works_of
 from lfmesh.cli.up.plan import Plan
 from lfmesh.cli.up.screen import LossTolerantScreen, Screen
 from lfmesh.cli.up.simulator import SimulatorWatch
@@ -27,7 +29,7 @@ from lfmesh.core.codec import split_topic
 from lfmesh.errors import BadMeshFrame
 from lfmesh.messages import decode_telemetry
 from lfmesh.observe.http import http_url
-from lfmesh.top.state import TopState
+from lfmesh.top.state import Row, TopState
 from lfmesh.transport import Subscriber, Transport
 from lfmesh.types import Role
 
@@ -51,7 +53,9 @@ class Mesh:
         self._told = TopState()
         self._telemetry = Subscriber(transport, [topics.TELEMETRY], self._on_telemetry, hwm=_TELEMETRY_HWM)
         self._listened_to: set[str] = set()
-        self._places: Places | None = None
+        self._gateways: dict[str, Places | None] = {
+            unit.name: None for unit in self._supervisor.units.values() if unit.kind == Role.GATEWAY
+        }
         self._has_client = False
         self._simulator = SimulatorWatch(plan.config.mesh.products, plan.tape_start, lambda: self._has_client)
         self._ending: str | None = None
@@ -93,7 +97,8 @@ class Mesh:
         began = self._loop.time()
         self._ending = "ending …"
         self._draw()
-        await self._supervisor.end(self._hurry)
+        standbys = {row.instance for row in self._told.rows(time.time_ns()) if row.active is False}
+        await self._supervisor.end(self._hurry, lambda unit: unit.name in standbys)
         self._telemetry.close()
         self._ending = f"ended in {self._loop.time() - began:.1f} s"
         self._draw()
@@ -137,7 +142,8 @@ class Mesh:
             if unit.kind == SIMULATOR:
                 self._simulator.started(report.http, report.pid)
             elif unit.kind == Role.GATEWAY:
-                self._places = places_of(self._plan.config.gateway.host, report.http, self._plan.home)
+                home = self._plan.home
+                self._gateways[unit.name] = places_of(self._plan.config.gateway.host, report.http, home)
         elif report.event == "ended" and unit.state == "pause":
             self._screen.died(f"{unit.name}: {unit.note}; it is started again")
         self._tell_others()
@@ -167,10 +173,17 @@ class Mesh:
             await asyncio.sleep(_SHOW_S)
 
     def _draw(self) -> None:
-        self._screen.show(self._lines(), self._places, self._ending)
+        self._screen.show(self._lines(), self._places(), self._ending)
+
+    def _places(self) -> Places | None:
+        """Where clients connect, once every gateway listens."""
+        known = [places for places in self._gateways.values() if places is not None]
+        if len(known) < len(self._gateways):
+            return None
+        return msgspec.structs.replace(known[0], others=tuple(places.ws_url for places in known[1:]))
 
     def _lines(self) -> list[Line]:
-        told = {(row.role, row.instance): work_of(row) for row in self._told.rows(time.time_ns())}
+        told = works_of([self._with_line(row) for row in self._told.rows(time.time_ns())])
         now = self._loop.time()
         lines = []
         for unit in self._supervisor.units.values():
@@ -178,9 +191,16 @@ class Mesh:
             lines.append(line_of(unit, work, now))
         return lines
 
+    def _with_line(self, row: Row) -> Row:
+        """The registry would say which line an ingestor is; here the plan does."""
+        unit = self._supervisor.units.get(row.instance)
+        line = unit.changes["ingestor"]["line"] if unit is not None and row.role is Role.INGESTOR else None
+        return msgspec.structs.replace(row, line=line)
+
     def _tell_others(self) -> None:
-        """Keep mesh.json true, from the moment on that clients can connect."""
-        if self._places is None:
+        """Keep mesh.json true, from the moment on that clients can connect and all that it names is known."""
+        places = self._places()
+        if places is None or (self._plan.simulator is not None and self._simulator.url is None):
             return
         config = self._plan.config
         meshfile.write(
@@ -188,11 +208,12 @@ class Mesh:
             MeshFile(
                 pid=os.getpid(),
                 started_ns=self._started_ns,
-                gateway_url=self._places.ws_url,
-                http_url=self._places.http_url,
+                gateway_url=places.ws_url,
+                http_url=places.http_url,
                 registry_endpoints=list(config.registry.endpoints),
                 runtime_dir=str(self._runtime_dir),
                 simulator_url=self._simulator.url,
+                gateway_urls=[places.ws_url, *places.others],
                 pids={unit.name: unit.pid for unit in self._supervisor.units.values() if unit.pid is not None},
             ),
         )

@@ -44,7 +44,7 @@ class LiveScreen:
 
         # The terminal echoes ^C where the cursor stands; in the last column that would begin another line.
         width = max(20, self._live.console.width - len("^C") - 1)
-        self._live.update(Constrain(render(self._title, places, lines, ending), width), refresh=True)
+        self._live.update(Constrain(render(self._title, places, lines, ending, width), width), refresh=True)
 
     def output(self, text: str) -> None:
         """Print above the table, as it came."""

@@ -3,19 +3,21 @@
 import asyncio
 import os
 import signal
-from collections.abc import AsyncIterator, Callable, Sequence
+from collections.abc import AsyncIterator, Callable, Iterable, Sequence
 from typing import assert_never
 from urllib.parse import urlsplit
 
 import msgspec
 
-from lfmesh.cli.up.unit import SIMULATOR, Ended, GiveUp, Restart, Unit
-from lfmesh.cli.up.zygote import Changes, Report, Zygote
+from lfmesh.cli.up.unit import SIMULATOR, Changes, Ended, GiveUp, Restart, Unit
+from lfmesh.cli.up.zygote import Report, Zygote
 from lfmesh.errors import LfmeshError
 from lfmesh.types import Role
 
 _GROUP_ENDS_S = (1.4, 1.8, 2.1, 2.5, 2.65)
 """When the patience with each group ends, in the order in which they are ended: all within 3 s, kills included."""
+_STANDBY_S = 0.2
+"""So much of a group's time is left to the others once those that stand by have had theirs."""
 _KILL_S = 0.25
 _OUTPUT_LINE_BYTES = 1024 * 1024
 
@@ -36,10 +38,9 @@ class Supervisor:
         self._moved = asyncio.Event()
 
     def start(self) -> None:
-        """Start every unit; an ingestor waits for its simulator."""
-        simulated = SIMULATOR in self.units
+        """Start every unit, but those that wait for another one's start."""
         for unit in self.units.values():
-            if unit.kind != Role.INGESTOR or not simulated:
+            if not unit.after:
                 self._fork(unit)
 
     async def watch(self) -> None:
@@ -53,8 +54,11 @@ class Supervisor:
         if not self._ending:
             self._fail("the process that starts the roles has died")
 
-    async def end(self, hurry: asyncio.Event) -> None:
-        """End all units in their order, within 3 s; at once when `hurry` is set."""
+    async def end(self, hurry: asyncio.Event, stands_by: Callable[[Unit], bool]) -> None:
+        """End all units in their order, within 3 s; at once when `hurry` is set.
+
+        Of those that end together, who stands by ends before the others: it must not take over from them.
+        """
         self._ending = True
         for timer in self._timers.values():
             timer.cancel()
@@ -64,15 +68,22 @@ class Supervisor:
         began = self._loop.time()
         for order, until_s in enumerate(_GROUP_ENDS_S):
             group = [unit for unit in self.units.values() if unit.order == order and unit.state != "stopped"]
-            for unit in group:
-                unit.stopping()
-                self._zygote.signal(unit.name, signal.SIGTERM)
+            first = [unit for unit in group if stands_by(unit)]
+            if first:
+                self._tell_to_end(first)
+                await self._gone(first, began + until_s - _STANDBY_S, hurry)
+            self._tell_to_end(unit for unit in group if unit not in first)
             await self._gone(group, began + until_s, hurry)
         alive = self.alive()
         for unit in alive:
             self._zygote.signal(unit.name, signal.SIGKILL)
         await self._gone(alive, self._loop.time() + _KILL_S, None)
         os.close(self._zygote.orders)
+
+    def _tell_to_end(self, units: Iterable[Unit]) -> None:
+        for unit in units:
+            unit.stopping()
+            self._zygote.signal(unit.name, signal.SIGTERM)
 
     def alive(self) -> list[Unit]:
         """Units that have, or are about to have, a process."""
@@ -111,15 +122,15 @@ class Supervisor:
         if port is not None:
             section = {SIMULATOR: "simulator", Role.GATEWAY: "gateway"}.get(unit.kind, "ops")
             unit.remembered = {section: {"port": port}}
+            # Should somebody take its ops port while it is away, any other will do; clients know a gateway's.
+            unit.fallback = {} if section == "ops" else None
         if unit.kind == SIMULATOR:
             self._venue = {"venue": {"ws_url": report.endpoints["ws"], "rest_url": report.http}}
-            for other in self.units.values():
-                if other.kind == Role.INGESTOR and other.state == "waiting":
-                    self._fork(other)
+        for other in self.units.values():
+            if other.after == unit.name and other.state == "waiting":
+                self._fork(other)
 
     def _ended(self, unit: Unit, status: int, now: float) -> None:
-        if unit.fault is not None and unit.fault[0] == "PortInUse" and "ops" in unit.remembered:
-            unit.remembered = {}  # somebody took its ops port meanwhile: any other will do
         match unit.ended(status, now):
             case Restart(pause_s):
                 if not self._ending:

@@ -24,6 +24,8 @@ STEADY_S = 10.0
 HOPELESS = ("ConfigError", "PortInUse", "BadEndpoint", "BadTape")
 """Errors that the next attempt would meet again."""
 
+Changes = dict[str, dict[str, object]]
+"""Configuration keys by section."""
 UnitState = Literal["waiting", "starting", "running", "pause", "stopping", "stopped", "failed"]
 SIMULATOR: Literal["simulator"] = "simulator"
 UnitKind = Role | Literal["simulator"]
@@ -52,7 +54,11 @@ class Ended:
 
 @dataclass(slots=True)
 class Unit:
-    """One process of the mesh. `name` is its instance; `order` the place in which it is ended, lowest first."""
+    """One process of the mesh. `name` is its instance; `order` the place in which it is ended, lowest first.
+
+    `after` names the unit that must have started before this one is started for the first time (empty: none).
+    `changes` is what its configuration has of its own.
+    """
 
     name: str
     kind: UnitKind
@@ -66,8 +72,12 @@ class Unit:
     ever_ran: bool = False
     fault: tuple[str, str] | None = None
     note: str = ""
-    remembered: dict[str, dict[str, object]] = field(default_factory=dict)
+    after: str = ""
+    changes: Changes = field(default_factory=dict)
+    remembered: Changes = field(default_factory=dict)
     """Configuration keys that keep what the system chose (ports) over restarts."""
+    fallback: Changes | None = None
+    """What is remembered instead, once, if its port turns out to be in use; None: it must have that port."""
 
     def forking(self, now: float) -> None:
         """A start has been ordered."""
@@ -97,6 +107,10 @@ class Unit:
         if self.state in ("stopping", "stopped"):
             self.state = "stopped"
             return Ended()
+        if self.fault is not None and self.fault[0] == "PortInUse" and self.fallback is not None:
+            self.remembered, self.fallback = self.fallback, None
+            self.state, self.since, self.note = "pause", now, f"{self.fault[1]}; it gets another"
+            return Restart(0.0)
         ran = self.state == "running"
         if ran and now - self.since >= STEADY_S:
             self.died_in_a_row = 0

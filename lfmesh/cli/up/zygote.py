@@ -28,12 +28,12 @@ from typing import NoReturn
 
 import msgspec
 
+from lfmesh.cli.up.unit import Changes
+
 MAX_REPORT_BYTES = 4096
 """POSIX's PIPE_BUF on Linux: a longer write could be mixed with another process's."""
 _ORPHAN_GRACE_S = 2.5
 _ENDING = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
-
-Changes = dict[str, dict[str, object]]
 
 
 class Report(msgspec.Struct, frozen=True, omit_defaults=True):

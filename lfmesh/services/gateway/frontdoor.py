@@ -1,6 +1,10 @@
 """Where clients come in: one port for WebSocket and HTTP, admission, and the end in order.
 
 A connection's handler reads requests and hands them to its `Session`; everything that goes out is written by the hub.
+
+The end (`shut`): the listening socket is closed and who is still in the door is refused; clients are sent away one
+after the other (`core/departures.py`) while data flows on: `goaway`, some time to go by themselves, then nothing new,
+what waits for them, and close 1001. They resume elsewhere by position.
 """
 
 import asyncio
@@ -13,6 +17,7 @@ from websockets.exceptions import ConnectionClosed
 from websockets.frames import CloseCode
 
 from lfmesh.config import GatewaySection
+from lfmesh.core.departures import Departure, departures
 from lfmesh.core.hub import Hub
 from lfmesh.core.hub_clients import Client
 from lfmesh.core.hub_status import StatusBoard
@@ -37,7 +42,20 @@ if TYPE_CHECKING:
 WEBSOCKET_PATH = "/ws"
 _BACKLOG = 4096
 _OPEN_TIMEOUT_S = 10.0
-_RECONNECT_SPREAD_MS = 1000
+_FLUSH_S = 1.0
+"""What waits for a client that is sent away gets so long to leave."""
+
+
+class _Guest:
+    """A connected client."""
+
+    __slots__ = ("client", "empty", "left")
+
+    def __init__(self, client: Client) -> None:
+        self.client = client
+        self.left = asyncio.Event()
+        self.empty = asyncio.Event()
+        """Set whenever nothing waits in its outbox; cleared by who waits for that."""
 
 
 class FrontDoor:
@@ -62,13 +80,26 @@ class FrontDoor:
         self._products = products
         self._settle = settle
         self._server: Server | None = None
-        self._connections: dict[ClientConnection, Client] = {}
-        self._left = asyncio.Event()
-        self._draining = False
+        self._guests: dict[ClientConnection, _Guest] = {}
+        self._connections: set[ClientConnection] = set()
+        """All of them: guests, and who has not got so far or asks for something by HTTP."""
+        self.draining = False
+        """True once nobody is taken in any more."""
 
     async def open(self, routes: Mapping[str, Route], prefixes: Mapping[str, Route]) -> None:
         """Listen; PortInUse or BadEndpoint where that is impossible."""
         section = self._section
+        here = self._connections
+
+        class Tracked(ClientConnection):
+            def connection_made(self, transport: asyncio.BaseTransport) -> None:
+                here.add(self)
+                super().connection_made(transport)
+
+            def connection_lost(self, exc: Exception | None) -> None:
+                here.discard(self)
+                super().connection_lost(exc)
+
         with listening(section.host, section.port):
             self._server = await serve(
                 self._serve,
@@ -83,60 +114,73 @@ class FrontDoor:
                 ping_timeout=section.ping_interval_s,
                 max_size=section.max_request_bytes,
                 write_limit=(WRITE_HIGH_BYTES, WRITE_LOW_BYTES),
-                create_connection=ClientConnection,
+                create_connection=Tracked,
                 logger=_quiet_logger(),
                 backlog=_BACKLOG,
             )
         self.url = http_url(section.host, self._server.sockets[0].getsockname()[1])
 
     async def shut(self) -> None:
-        """Take nobody in any more, tell everybody to go, give them `drain_s`, then close with 1001. Idempotent."""
-        server, self._draining = self._server, True
+        """Take nobody in any more, send everybody away within `drain_s`, close with 1001. Idempotent."""
+        server, self.draining = self._server, True
         if server is None:
             return
         server.close(close_connections=False)
-        for client in self._connections.values():
-            self._hub.send(client, answers.goaway(client.number * 37 % _RECONNECT_SPREAD_MS))
-        try:
-            async with asyncio.timeout(self._section.drain_s):
-                while self._connections:
-                    self._left.clear()
-                    await self._left.wait()
-        except TimeoutError:
-            pass
-        await asyncio.gather(*(close(one, CloseCode.GOING_AWAY, "draining") for one in tuple(self._connections)))
+        guests = tuple(self._guests.items())
+        began = asyncio.get_running_loop().time()
+        planned = departures(len(guests), self._section.drain_s)
+        await asyncio.gather(
+            *(self._send_away(*guest, began, departure) for guest, departure in zip(guests, planned, strict=True))
+        )
+        for connection in tuple(self._connections):
+            connection.transport.abort()  # who never came in would hold the end up until its time is over
         await server.wait_closed()
+
+    async def _send_away(self, connection: ClientConnection, guest: _Guest, began: float, departure: Departure) -> None:
+        client = guest.client
+        if await _within(guest.left, began + departure.goaway_at_s):
+            return
+        self.counters.goaways_total += 1
+        self._hub.send(client, answers.goaway(departure.reconnect_ms))
+        if await _within(guest.left, began + departure.close_at_s):
+            return
+        self._hub.finish(client)
+        if client.pending:
+            guest.empty.clear()
+            await _within(guest.empty, asyncio.get_running_loop().time() + _FLUSH_S)
+        await close(connection, CloseCode.GOING_AWAY, "draining")
 
     async def _serve(self, connection: ServerConnection) -> None:
         connection = cast("ClientConnection", connection)
-        if self._draining or len(self._connections) >= self._section.max_clients:
-            reason = "draining" if self._draining else "full"
+        if self.draining or len(self._guests) >= self._section.max_clients:
+            reason = "draining" if self.draining else "full"
             self.counters.refused_total[reason] += 1
             await close(connection, CloseCode.TRY_AGAIN_LATER, f"{reason}, try later")
             return
         self.counters.connections_total += 1
         client = self._hub.connect(ConnectionSink(connection, self._context.spawn))
-        self._connections[connection] = client
+        guest = self._guests[connection] = _Guest(client)
         try:
-            await self._converse(connection, client)
+            await self._converse(connection, guest)
         except ConnectionClosed:
             pass
         except Exception as error:
             self._context.spawn(_fail(error))  # the library would only log it
             raise
         finally:
-            del self._connections[connection]
+            del self._guests[connection]
             self._hub.disconnect(client)
-            self._left.set()
+            guest.left.set()
+            guest.empty.set()
             self.counters.closes_total[_close_code(connection)] += 1
 
-    async def _converse(self, connection: ClientConnection, client: Client) -> None:
-        section, clock = self._section, self._context.clock
+    async def _converse(self, connection: ClientConnection, guest: _Guest) -> None:
+        section, clock, client = self._section, self._context.clock, guest.client
         bucket = TokenBucket(section.request_rate_per_s, section.request_burst, clock())
         session = Session(
             self._hub, self._board, client, self._products, section.max_subscriptions_per_client, bucket, self.counters
         )
-        connection.flow = _ClientFlow(self._hub, client, clock, self._settle)
+        connection.flow = _ClientFlow(self._hub, guest, clock, self._settle)
         async for message in connection:
             session.handle(message, clock())
             self._settle()
@@ -145,20 +189,33 @@ class FrontDoor:
 class _ClientFlow:
     """Tells the hub about a client's socket."""
 
-    __slots__ = ("_client", "_clock", "_hub", "_settle")
+    __slots__ = ("_clock", "_guest", "_hub", "_settle")
 
-    def __init__(self, hub: Hub, client: Client, clock: Callable[[], int], settle: Callable[[], None]) -> None:
+    def __init__(self, hub: Hub, guest: _Guest, clock: Callable[[], int], settle: Callable[[], None]) -> None:
         self._hub = hub
-        self._client = client
+        self._guest = guest
         self._clock = clock
         self._settle = settle
 
     def paused(self) -> None:
-        self._hub.paused(self._client, self._clock())
+        self._hub.paused(self._guest.client, self._clock())
 
     def drained(self) -> None:
-        self._hub.drained(self._client)
+        client = self._guest.client
+        self._hub.drained(client)
+        if not client.pending:
+            self._guest.empty.set()
         self._settle()
+
+
+async def _within(event: asyncio.Event, deadline: float) -> bool:
+    """True if the event comes before this time of the loop."""
+    try:
+        async with asyncio.timeout_at(deadline):
+            await event.wait()
+    except TimeoutError:
+        return False
+    return True
 
 
 async def _fail(error: Exception) -> None:

@@ -16,7 +16,8 @@ from lfmesh.core.feed import Feed, FeedFact, Replaced, StaleTerm, Told
 from lfmesh.core.hub import Hub
 from lfmesh.core.hub_frames import text_frames
 from lfmesh.core.hub_history import Unit
-from lfmesh.core.hub_joins import WantOlder, WantSnapshot
+from lfmesh.core.hub_joins import WantSnapshot
+from lfmesh.core.hub_older import WantOlder
 from lfmesh.core.hub_snapshots import State
 from lfmesh.core.hub_status import StatusBoard
 from lfmesh.core.hub_streams import Stream
@@ -26,10 +27,13 @@ from lfmesh.errors import BadMeshFrame
 from lfmesh.messages import Rejected, Reply, SnapshotReply, StatesReply, Unavailable, View, decode_beacon, decode_reply
 from lfmesh.services.gateway.asks import Ask, Asks, Party
 from lfmesh.services.gateway.statistics import Counters
-from lfmesh.types import Position, StreamKey
+from lfmesh.types import InputPosition, Position, StreamKey
 
 GAP_TOLD_AFTER_NS = 300_000_000
 """Clients are told of a gap that is not healed by then."""
+SILENT_NS = 1_000_000_000
+"""A shard whose beacons have not come for so long is down, as clients and probes are told. (Three missed beacons would
+be 300 ms, which a busy machine can take for itself. Nothing waits for this: what is missing, positions show.)"""
 
 _STATUS = int(Flags.STATUS)
 _SNAPSHOT = int(Flags.SNAPSHOT)
@@ -102,13 +106,25 @@ class Intake:
         self._gaps: dict[StreamKey, int] = {}
         self._attempts: Counter[StreamKey] = Counter()
         self._terms = [0] * shards
+        self._inputs: list[tuple[int, list[InputPosition]]] = [(0, [])] * shards
+        self._flowed_at: list[int | None] = [None] * shards
         self._published_at = 0
+        self._awake_since = 0
         self._events: list[Event] = []
 
     def take_events(self) -> list[Event]:
         """What happened since the last call, to be logged."""
         events, self._events = self._events, []
         return events
+
+    def silent(self, shard: int, now: int) -> bool:
+        """True while the shard's publisher is not heard, though we ourselves were awake to hear it."""
+        heard_at = self.feeds[shard].heard_at
+        return heard_at is None or now - max(heard_at, self._awake_since) > SILENT_NS
+
+    def flowed_at(self, shard: int) -> int | None:
+        """When the shard's publisher said last that it had got further in an ingestor's records; None: never."""
+        return self._flowed_at[shard]
 
     # What arrives -----------------------------------------------------------------------------------------------
 
@@ -146,9 +162,9 @@ class Intake:
             match ask.kind:
                 case "retransmit":
                     if parts is not None and term == self._feed(ask.key).term:
-                        self._retransmitted(ask.key, parts, now)
+                        self._retransmitted(ask, parts, now)
                 case "older":
-                    self._older(ask.key, parts, now)
+                    self._older(ask.key, parts if term == self._feed(ask.key).term else None, now)
                 case "snapshot":
                     state = None if parts is None else _state(ask.key, parts)
         except BadMeshFrame as error:
@@ -160,13 +176,13 @@ class Intake:
         self._end_turn(now)
         return state
 
-    def tick(self, now: int, *, beacons_count: bool) -> None:
-        """Several times a second. `beacons_count`: False if we ourselves were late, and may have some unread."""
+    def tick(self, now: int, awake_since: int) -> None:
+        """Several times a second. `awake_since`: before that we were held up, and others were not silent for it."""
+        self._awake_since = awake_since
         for shard, feed in enumerate(self.feeds):
             for told in feed.tick(now):
                 self._apply(self._hub.stream(told.stream), feed, told.facts, now)
-            if beacons_count:
-                self._board.heard(shard, feed.heard_at, now, silent=feed.silent(now))
+            self._board.heard(shard, feed.heard_at, now, silent=self.silent(shard, now))
         for key, since in tuple(self._gaps.items()):
             if not self._feed(key).in_gap(key):  # a new publisher can end a gap without a word
                 self._gap_over(key)
@@ -213,10 +229,18 @@ class Intake:
         shard = self._beacons.get(topic)
         if shard is None:
             raise BadMeshFrame(f"a beacon under {topic[:80]!r}")
-        feed = self.feeds[shard]
-        for told in feed.beacon(decode_beacon(frame[offset:]), now):
+        feed, beacon = self.feeds[shard], decode_beacon(frame[offset:])
+        for told in feed.beacon(beacon, now):
             self._apply(self._hub.stream(told.stream), feed, told.facts, now)
-        if feed.heard_at == now and self._board.shard_down(shard):
+        if beacon.term != feed.term:
+            return
+        inputs = [beacon.input, *beacon.inputs]
+        term, before = self._inputs[shard]
+        if inputs != before:
+            self._inputs[shard] = (beacon.term, inputs)
+            if term == beacon.term:
+                self._flowed_at[shard] = now
+        if self._board.shard_down(shard):
             self._board.heard(shard, now, now, silent=False)
 
     def _route(self, topic: bytes) -> _Route:
@@ -247,25 +271,30 @@ class Intake:
 
     # Answers ----------------------------------------------------------------------------------------------------
 
-    def _retransmitted(self, key: StreamKey, parts: Sequence[bytes], now: int) -> None:
+    def _retransmitted(self, ask: Ask, parts: Sequence[bytes], now: int) -> None:
+        key = ask.key
         feed, stream = self._feed(key), self._hub.stream(key)
+        asked = Wanted("retransmit", ask.after)
         header = decode_reply(parts[0])
         match header:
             case Reply():
                 for frame in parts[1:]:
                     told = feed.retransmitted(codec.unpack(frame), now)
                     self._apply(self._hub.stream(told.stream), feed, told.facts, now)
-                self._apply(stream, feed, feed.answered(key, now).facts, now)
+                self._apply(stream, feed, feed.answered(key, now, asked).facts, now)
             case Unavailable() | Rejected():
-                self._apply(stream, feed, feed.unavailable(key, now).facts, now)
+                self._apply(stream, feed, feed.unavailable(key, now, asked).facts, now)
             case SnapshotReply() | StatesReply() | View():
                 raise BadMeshFrame(f"a retransmission of {key.product} {key.channel} was answered otherwise")
             case _:
                 assert_never(header)
 
     def _older(self, key: StreamKey, parts: Sequence[bytes] | None, now: int) -> None:
-        header = None if parts is None else decode_reply(parts[0])
-        if parts is not None and isinstance(header, Reply):
+        if parts is None:
+            self._hub.unanswered_older(key, now)
+            return
+        header = decode_reply(parts[0])
+        if isinstance(header, Reply):
             units = [unit for frame in parts[1:] if (unit := _unit(codec.unpack(frame))) is not None]
             self._hub.older(key, units, header.more, now)
         else:

@@ -27,17 +27,17 @@ from lfmesh.services.gateway import answers, pages
 from lfmesh.services.gateway.asks import Ask
 from lfmesh.services.gateway.frontdoor import FrontDoor
 from lfmesh.services.gateway.intake import BadInput, GapFound, GapHealed, Intake, TermRaised, Voided
-from lfmesh.services.gateway.statistics import GatewayStatistics
+from lfmesh.services.gateway.statistics import GatewayStatistics, Rate
 from lfmesh.services.links import Links
 from lfmesh.transport import Requester, Subscriber, Transport
-from lfmesh.types import CHANNELS, Role, StreamKey
+from lfmesh.types import CHANNELS, Channel, Role, StreamKey
 
 _BEAT_S = 0.1
-_LATE_NS = 250_000_000
-_ASK_TIMEOUT_S = 2.0
+_ASK_TIMEOUT_S = 1.0
+_OLDER_BYTES = 1024 * 1024
+"""What is asked for at a time for clients that go on from before our ring."""
 _NAMED_STREAMS = 3
 _HEARTBEAT_TICKS = 4
-_RATE_WINDOW_NS = 1_000_000_000
 
 
 class GatewayService:
@@ -60,7 +60,8 @@ class GatewayService:
         for product, shard in self.products.items():
             streams[shard].extend(StreamKey(product, channel) for channel in CHANNELS)
         self._shards_with_products = [shard for shard, keys in streams.items() if keys]
-        self._board = StatusBoard(streams, round(config.normalizer.stale_after_s * 1e9), context.clock())
+        self._stale_after_ns = round(config.normalizer.stale_after_s * 1e9)
+        self._board = StatusBoard(streams, self._stale_after_ns, context.clock())
         self._intake = Intake(shards, self._hub, self._board)
         self._front: FrontDoor | None = None
         self._transport: Transport | None = None
@@ -68,8 +69,7 @@ class GatewayService:
         self._waiting: dict[StreamKey, list[asyncio.Future[State | None]]] = {}
         self._timers: dict[str, asyncio.TimerHandle] = {}
         self._pull_due = False
-        self._beat_at = 0
-        self._rate = _Rate()
+        self._rate = Rate()
         self._repeats = Repeats()
         self._attached: dict[int, bool] = {}
 
@@ -94,7 +94,6 @@ class GatewayService:
             self._transport = None
             raise
         self.on_peers(self._peers)
-        self._beat_at = self._context.clock()
         self._beat()
         self._heartbeat()
 
@@ -124,15 +123,25 @@ class GatewayService:
         """Shards that are not heard, and data that does not flow."""
         if self._transport is None:
             return ["not started"]
+        if self._front is not None and self._front.draining:
+            return ["draining"]
         now = self._context.clock()
-        reasons = []
-        for shard in self._shards_with_products:
-            feed = self._intake.feeds[shard]
-            if feed.silent(now):
-                reasons.append(self._silence(shard, feed, now))
-            elif feed.streams == feed.waiting:
-                reasons.append(f"no data yet from shard {shard}")
-        return reasons
+        return [reason for shard in self._shards_with_products if (reason := self._not_ready(shard, now))]
+
+    def _not_ready(self, shard: int, now: int) -> str:
+        """Why a shard's data does not flow; empty: it does. (Of products that are quiet, their streams tell.)"""
+        feed = self._intake.feeds[shard]
+        if self._board.shard_down(shard):
+            return self._silence(shard, feed, now)
+        if feed.streams == feed.waiting:
+            return f"no data yet from shard {shard}"
+        flowed_at = self._intake.flowed_at(shard)
+        if flowed_at is None:
+            return f"nothing has come from the venue to shard {shard} yet"
+        if now - flowed_at > self._stale_after_ns:
+            return f"nothing from the venue to shard {shard} for {(now - flowed_at) / 1e9:.1f} s"
+        why = self._board.none_live(shard)
+        return f"no stream of shard {shard} is live: {why}" if why else ""
 
     def statistics(self) -> GatewayStatistics:
         """Its figures."""
@@ -161,7 +170,10 @@ class GatewayService:
             outbox_bytes=hub.outbox_bytes,
             joins_total=joins.joins,
             resumes_total=dict(joins.resumes),
+            caught_up_total=joins.caught_up,
             snapshots_asked_total=joins.snapshots_asked,
+            draining=self._front is not None and self._front.draining,
+            goaways_total=came.goaways_total if came else 0,
             frames_received_total=seen.frames_total,
             messages_received_total=seen.messages_total,
             beacons_received_total=seen.beacons_total,
@@ -174,7 +186,12 @@ class GatewayService:
             asks_total=dict(seen.asks_total),
             ask_timeouts_total=seen.ask_timeouts_total,
             asks_waiting=self._intake.asks.waiting,
-            shards_attached=sum(not feed.silent(now) for feed in feeds),
+            shards_attached=sum(not self._intake.silent(shard, now) for shard in range(len(feeds))),
+            shards_flowing=sum(
+                at is not None and now - at <= self._stale_after_ns
+                for at in map(self._intake.flowed_at, range(len(feeds)))
+            ),
+            links_rebuilt_total=self._links.rebuilt_total if self._transport is not None else 0,
             ring_entries=hub.ring.entries,
             ring_bytes=hub.ring.bytes,
             ring_evicted_total=hub.ring.evicted_total,
@@ -273,10 +290,9 @@ class GatewayService:
     def _beat(self) -> None:
         self._timers["beat"] = self._loop.call_later(_BEAT_S, self._beat)
         now = self._context.clock()
-        # Who was held up itself must read its socket first, before it calls others silent.
-        late = now - self._beat_at > _LATE_NS
-        self._beat_at = now
-        self._intake.tick(now, beacons_count=not late)
+        for shard, feed in enumerate(self._intake.feeds):
+            self._links.watch(shard, feed.heard_at, now)
+        self._intake.tick(now, self._links.awake_since)
         self._rate.observe(self._hub.deliveries, now)
         self._leave_unlisted(now)
         self._note_attachment(now)
@@ -288,14 +304,14 @@ class GatewayService:
         self._hub.heartbeat(answers.heartbeat(self._context.clock()))
 
     def _leave_unlisted(self, now: int) -> None:
-        for record in self._links.leave_unlisted(partial(self._is_heard, now)):
+        for record in self._links.leave_unlisted(partial(self._is_heard, now), now):
             self._log.info("no longer following", peer=record.instance)
 
     def _is_heard(self, now: int, record: ServiceRecord) -> bool:
         if record.role is not Role.NORMALIZER or record.shard is None:
             return False
         feed = self._intake.feeds[record.shard]
-        return feed.publisher == stable_id(record.instance) and not feed.silent(now)
+        return feed.publisher == stable_id(record.instance) and not self._intake.silent(record.shard, now)
 
     # What is said -----------------------------------------------------------------------------------------------
 
@@ -315,9 +331,9 @@ class GatewayService:
                 continue
             self._attached[shard] = attached
             if attached:
-                self._log.info("beacons come", shard=shard, term=feed.term)
+                self._log.info("beacons come", shard=shard, term=feed.term, links_rebuilt=self._links.rebuilt_total)
             else:
-                self._log.warning("beacons have stopped", reason=self._silence(shard, feed, now))
+                self._log.warning("beacons have stopped; links are made anew", reason=self._silence(shard, feed, now))
 
     def _report(self) -> None:
         events = self._intake.take_events()
@@ -349,21 +365,6 @@ class GatewayService:
             self._log.info("gap closed", streams=len(healed), first=names, longest_ms=round(longest, 1))
 
 
-class _Rate:
-    """A counter's growth per second, over windows of about a second."""
-
-    def __init__(self) -> None:
-        self.per_s = 0.0
-        self._count = 0
-        self._at = 0
-
-    def observe(self, count: int, now: int) -> None:
-        elapsed = now - self._at
-        if elapsed >= _RATE_WINDOW_NS:
-            self.per_s = (count - self._count) / elapsed * 1e9 if self._at else 0.0
-            self._count, self._at = count, now
-
-
 def _limits(config: Config) -> HubLimits:
     section = config.gateway
     return HubLimits(
@@ -376,7 +377,6 @@ def _limits(config: Config) -> HubLimits:
         joins=JoinLimits(
             tail_bytes=section.join_tail_bytes,
             wait_ns=round(section.resume_wait_s * 1e9),
-            owed_bytes=section.outbox_bytes,
             age_ns=round(section.join_snapshot_age_s * 1e9),
         ),
     )
@@ -386,7 +386,9 @@ def _request(ask: Ask) -> bytes:
     product, channel = ask.key
     if ask.kind == "snapshot" or ask.after is None:
         return encode(SnapshotRequest(product, channel))
-    return encode(RetransmitRequest(product, channel, *ask.after))
+    if ask.kind == "retransmit":
+        return encode(RetransmitRequest(product, channel, *ask.after))
+    return encode(RetransmitRequest(product, channel, *ask.after, _OLDER_BYTES, channel is Channel.TRADES))
 
 
 def _name(key: StreamKey) -> str:

@@ -7,6 +7,8 @@ from typing import Annotated
 import msgspec
 from msgspec import Meta
 
+_RATE_WINDOW_NS = 1_000_000_000
+
 
 def _by(label: str) -> dict[str, object]:
     return {"label": label}
@@ -50,7 +52,10 @@ class GatewayStatistics(msgspec.Struct, frozen=True):
         dict[str, int],
         Meta(description="Resumed subscriptions, by what served them", extra_json_schema=_by("rung")),
     ]
+    caught_up_total: Annotated[int, Meta(description="Slow joins that went on from the normalizer's ring, not ours")]
     snapshots_asked_total: Annotated[int, Meta(description="States asked for on behalf of joining clients")]
+    draining: Annotated[bool, Meta(description="1 while clients are sent away")]
+    goaways_total: Annotated[int, Meta(description="Clients that were told to go")]
 
     frames_received_total: Annotated[int, Meta(description="Frames of market data taken from normalizers")]
     messages_received_total: Annotated[int, Meta(description="Messages in them")]
@@ -71,6 +76,8 @@ class GatewayStatistics(msgspec.Struct, frozen=True):
     ask_timeouts_total: Annotated[int, Meta(description="Of these, without an answer")]
     asks_waiting: Annotated[int, Meta(description="Requests that wait for their turn")]
     shards_attached: Annotated[int, Meta(description="Shards whose normalizer is heard")]
+    shards_flowing: Annotated[int, Meta(description="Shards to which records of the venue come")]
+    links_rebuilt_total: Annotated[int, Meta(description="Links that were given new sockets as nothing came over them")]
 
     ring_entries: Annotated[int, Meta(description="Units kept for joins and from_seq")]
     ring_bytes: Annotated[int, Meta(description="Their size")]
@@ -101,7 +108,24 @@ class ClientCounters:
 
     connections_total: int = 0
     rate_limited_total: int = 0
+    goaways_total: int = 0
     refused_total: Counter[str] = field(default_factory=Counter)
     closes_total: Counter[str] = field(default_factory=Counter)
     requests_total: Counter[str] = field(default_factory=Counter)
     errors_total: Counter[str] = field(default_factory=Counter)
+
+
+class Rate:
+    """A counter's growth per second, over windows of about a second."""
+
+    def __init__(self) -> None:
+        self.per_s = 0.0
+        self._count = 0
+        self._at = 0
+
+    def observe(self, count: int, now: int) -> None:
+        """The counter stands so high now."""
+        elapsed = now - self._at
+        if elapsed >= _RATE_WINDOW_NS:
+            self.per_s = (count - self._count) / elapsed * 1e9 if self._at else 0.0
+            self._count, self._at = count, now

@@ -32,6 +32,7 @@ class Normalizers:
     def __init__(self, transport: Transport, shards: int, hwm_messages: int, log: "FilteringBoundLogger") -> None:
         self.pushes = 0
         self.dropped = 0
+        self.relinked = 0
         self._transport = transport
         self._shards = shards
         self._hwm_messages = hwm_messages
@@ -74,6 +75,20 @@ class Normalizers:
                 peer.attached = not away
                 said = "normalizer away or stuck" if away else "normalizer attached"
                 self._log.info(said, normalizer=instance, shard=peer.shard)
+
+    def relink(self, instance: str) -> bool:
+        """This normalizer says that nothing arrives: make the socket anew; False if it is not known.
+
+        What was queued goes with the old one, and is asked for by its numbers.
+        """
+        peer = self._peers.get(instance)
+        if peer is None:
+            return False
+        peer.pusher.close()
+        peer.pusher = Pusher(self._transport, peer.pusher.endpoint, hwm=self._hwm_messages)
+        self.relinked += 1
+        self._log.warning("link to a normalizer made anew", normalizer=instance, shard=peer.shard)
+        return True
 
     def attached(self, shard: int | None = None) -> int:
         """How many normalizers (of a shard) take what is pushed to them."""

@@ -1,4 +1,4 @@
-"""The ingestor as a service: venue connections in, numbered batches out, replay and resync on request.
+"""The ingestor as a service: venue connections in, numbered batches out; replay, resync and backfill on request.
 
 What one turn of the loop brought is numbered and pushed in the next one; under load a batch that reaches its bound
 goes at once. Nothing here awaits a normalizer: a push that is not taken is counted and left to replay.
@@ -17,28 +17,20 @@ from lfmesh.core.codec import RawRecord, RecordKind
 from lfmesh.core.repeat import Repeats
 from lfmesh.core.ring import ReplayRing
 from lfmesh.core.sharding import shard_of, stable_id
-from lfmesh.errors import BadMeshFrame, LfmeshError
-from lfmesh.messages import (
-    BackfillRequest,
-    LinkChange,
-    Rejected,
-    ReplayRequest,
-    Reply,
-    ReplyHeader,
-    ResyncRequest,
-    ServiceRecord,
-    Unavailable,
-    decode_request,
-    encode,
-)
+from lfmesh.errors import LfmeshError
+from lfmesh.messages import BackfillPage, LinkChange, ServiceRecord
 from lfmesh.ports import Context, Figures
+from lfmesh.services.ingestor.answers import Answers
+from lfmesh.services.ingestor.backfills import Backfills
+from lfmesh.services.ingestor.namesakes import Namesakes
 from lfmesh.services.ingestor.normalizers import Normalizers
 from lfmesh.services.ingestor.shard_stream import ShardStream
-from lfmesh.services.ingestor.statistics import IngestorStatistics
-from lfmesh.transport import Responder, Server, Transport
+from lfmesh.services.ingestor.statistics import IngestorStatistics, backfill_figures, venue_figures
+from lfmesh.transport import Server, Transport
 from lfmesh.types import Role
-from lfmesh.venues.coinbase.connection import FeedConnection
+from lfmesh.venues.coinbase.connection import FeedConnection, ws_schedule
 from lfmesh.venues.coinbase.protocol import BOOK_CHANNELS, Stray
+from lfmesh.venues.coinbase.rest import RestClient
 
 if TYPE_CHECKING:
     from structlog.typing import FilteringBoundLogger
@@ -70,10 +62,12 @@ class IngestorService:
         self._gathering: list[ShardStream] = []
         self._unrouted: dict[str, int] = {str(why): 0 for why in Stray}
         self._repeats = Repeats()
+        self._random = SystemRandom().random
+        self._products = config.ingestor.products or config.mesh.products
+        self._namesakes = Namesakes(
+            self.instance, config.ingestor.line, self._products, context.incarnation, context.log
+        )
         self._batches = 0
-        self._replay_requests = 0
-        self._replay_frames = 0
-        self._replay_unavailable = 0
         self._batch_delay_ns = 0
         self._began_at = 0
         self._started = False
@@ -85,36 +79,45 @@ class IngestorService:
     async def start(self) -> None:
         """Bind, and begin to connect to the venue."""
         self._loop = asyncio.get_running_loop()
+        ingestor, venue, shards = self._config.ingestor, self._config.venue, self._config.mesh.shards
+        self._schedule = ws_schedule(venue)
+        self._backfills = Backfills(
+            venue, ingestor, RestClient(venue), self._publish_page, random=self._random, log=self._log
+        )
+        self._streams = [self._new_stream(shard) for shard in range(shards)]
+        for number, share in enumerate(batched(self._products, venue.products_per_connection)):
+            self._connections.append(self._new_connection(number, share))
+        books = not BOOK_CHANNELS.isdisjoint(venue.channels)
         self._transport = Transport()
+        self._normalizers = Normalizers(self._transport, shards, ingestor.push_hwm_messages, self._log)
+        self._answers = Answers(
+            self._streams, self._connection_of, self._backfills, self._normalizers.relink, books=books
+        )
         try:
-            address = endpoint(self._config.ingestor.bind_requests, instance=self.instance)
-            self._server = Server(self._transport, address, self._on_request)
+            address = endpoint(ingestor.bind_requests, instance=self.instance)
+            self._server = Server(self._transport, address, self._answers.on_request)
         except LfmeshError:
             self._transport.close()
             raise
-        shards = self._config.mesh.shards
-        self._normalizers = Normalizers(self._transport, shards, self._config.ingestor.push_hwm_messages, self._log)
-        self._streams = [self._new_stream(shard) for shard in range(shards)]
-        products = self._config.ingestor.products or self._config.mesh.products
-        for number, share in enumerate(batched(products, self._config.venue.products_per_connection)):
-            self._connections.append(self._new_connection(number, share))
         self._started = True
         self._context.spawn(self._run())
 
     def endpoints(self) -> dict[str, str]:
-        """`requests`: replay and resync."""
+        """`requests`: replay, resync and backfill."""
         return {"requests": self._server.endpoint} if self._started else {}
 
     def on_peers(self, peers: Sequence[ServiceRecord]) -> None:
-        """Push to every normalizer of every shard."""
+        """Push to every normalizer of every shard; notice who passes for us."""
+        self._namesakes.observe(peers)
         if self._started:
             self._normalizers.follow(peers)
 
     def readiness(self) -> list[str]:
-        """Every product flows from the venue, and somebody takes it."""
+        """Every product flows from the venue, and somebody takes it as ours."""
         if not self._started:
             return ["not started"]
-        reasons = [problem for connection in self._connections for problem in connection.problems()]
+        reasons = self._namesakes.problems()
+        reasons += [problem for connection in self._connections for problem in connection.problems()]
         reasons.extend(
             f"no normalizer for shard {stream.shard} is attached"
             for stream in self._streams
@@ -124,34 +127,25 @@ class IngestorService:
 
     def statistics(self) -> IngestorStatistics:
         """The figures now."""
-        counters = [connection.counters for connection in self._connections]
+        started = self._started
         rings = [stream.ring_statistics() for stream in self._streams]
         return IngestorStatistics(
-            frames_received_total=sum(each.frames for each in counters),
-            bytes_received_total=sum(each.bytes for each in counters),
+            **venue_figures(self._connections),
+            **backfill_figures(self._backfills if started else None),
             frames_unrouted_total=dict(self._unrouted),
             records_published_total=self._published(),
             batches_published_total=self._batches,
-            pushes_total=self._normalizers.pushes if self._started else 0,
-            pushes_dropped_total=self._normalizers.dropped if self._started else 0,
-            connections=len(self._connections),
-            connections_up=sum(connection.up for connection in self._connections),
-            connects_total=sum(each.connects for each in counters),
-            connect_failures_total=sum(each.failed_attempts for each in counters),
-            reconnects_total=sum(max(0, each.connects - 1) for each in counters),
-            links_lost_total=sum(each.losses for each in counters),
-            watchdog_trips_total=sum(each.watchdog_trips for each in counters),
-            frames_too_large_total=sum(each.too_large for each in counters),
-            venue_errors_total=sum(each.venue_errors for each in counters),
-            products_refused=sum(connection.refused_products for connection in self._connections),
-            resyncs_total=sum(each.resyncs for each in counters),
-            replay_requests_total=self._replay_requests,
-            replay_frames_total=self._replay_frames,
-            replay_unavailable_total=self._replay_unavailable,
+            pushes_total=self._normalizers.pushes if started else 0,
+            pushes_dropped_total=self._normalizers.dropped if started else 0,
+            namesakes=self._namesakes.conflicts,
+            replay_requests_total=self._answers.replay_requests if started else 0,
+            replay_frames_total=self._answers.replay_frames if started else 0,
+            replay_unavailable_total=self._answers.replay_unavailable if started else 0,
             ring_bytes=sum(ring.bytes for ring in rings),
             ring_batches=sum(ring.entries for ring in rings),
             ring_evicted_total=sum(ring.evicted_total for ring in rings),
-            normalizers_attached=self._normalizers.attached() if self._started else 0,
+            links_rebuilt_total=self._normalizers.relinked if self._started else 0,
+            normalizers_attached=self._normalizers.attached() if started else 0,
             batch_delay_ms=self._batch_delay_ns / 1e6,
         )
 
@@ -197,8 +191,9 @@ class IngestorService:
             lanes,
             self._config.venue,
             self,
+            schedule=self._schedule,
             clock=self._context.clock,
-            random=SystemRandom().random,
+            random=self._random,
             log=self._log,
         )
         for product in products:
@@ -206,10 +201,13 @@ class IngestorService:
         return connection
 
     async def _run(self) -> None:
-        """Connections and beacons, until `stop`; anything unexpected in one of them ends the service."""
+        """Connections, backfills and beacons, until `stop`; anything unexpected in one of them ends the service."""
         try:
             async with asyncio.TaskGroup() as group:
-                tasks: list[asyncio.Task[None]] = [group.create_task(self._beat())]
+                tasks: list[asyncio.Task[None]] = [
+                    group.create_task(self._beat()),
+                    group.create_task(self._backfills.run()),
+                ]
                 tasks.extend(group.create_task(connection.run()) for connection in self._connections)
                 await self._stopping.wait()
                 for task in tasks:
@@ -239,6 +237,10 @@ class IngestorService:
             self._batches += 1
             self._batch_delay_ns = now - self._began_at
 
+    def _publish_page(self, page: BackfillPage) -> None:
+        shard = shard_of(page.product, self._config.mesh.shards)
+        self._streams[shard].add_record(RawRecord(int(RecordKind.BACKFILL), self._context.clock(), _encode_json(page)))
+
     async def _beat(self) -> None:
         while True:
             now = self._context.clock()
@@ -256,6 +258,7 @@ class IngestorService:
 
     def link_down(self, connection: int, products: tuple[str, ...], reason: str) -> None:
         """Nothing more comes for these products; see `FeedOwner`."""
+        self._backfills.prepare()  # what is lost meanwhile will be asked for
         self._record_link(RecordKind.LINK_DOWN, connection, products, reason)
 
     def strayed(self, connection: int, why: Stray, frame: bytes) -> None:
@@ -282,48 +285,3 @@ class IngestorService:
         for shard, affected in by_shard.items():
             body = _encode_json(LinkChange(connection, affected, reason))
             self._streams[shard].add_record(RawRecord(int(kind), now, body))
-
-    # What normalizers ask -----------------------------------------------------------------------------------------
-
-    def _on_request(self, payload: bytes, responder: Responder) -> None:
-        header, frames = self._answer(payload)
-        responder.reply(encode(header), frames)
-
-    def _answer(self, payload: bytes) -> tuple[ReplyHeader, list[bytes]]:
-        try:
-            request = decode_request(payload)
-        except BadMeshFrame as error:
-            return Rejected(str(error)), []
-        match request:
-            case ReplayRequest():
-                return self._replay(request)
-            case ResyncRequest(products):
-                return self._resync(products), []
-            case BackfillRequest():
-                return Rejected("this ingestor does not fetch trades over REST"), []
-            case _:
-                return Rejected(f"an ingestor does not answer {type(request).__name__}"), []
-
-    def _replay(self, request: ReplayRequest) -> tuple[ReplyHeader, list[bytes]]:
-        self._replay_requests += 1
-        if not 0 <= request.shard < len(self._streams):
-            return Rejected(f"shard {request.shard} of {len(self._streams)}"), []
-        header, frames = self._streams[request.shard].replay(request)
-        self._replay_frames += len(frames)
-        if isinstance(header, Unavailable):
-            self._replay_unavailable += 1
-        return header, frames
-
-    def _resync(self, products: Sequence[str]) -> ReplyHeader:
-        if not BOOK_CHANNELS.intersection(self._config.venue.channels):
-            return Rejected("no book channel is subscribed at the venue")
-        wanted: dict[FeedConnection, list[str]] = {}
-        for product in dict.fromkeys(products):
-            connection = self._connection_of.get(product)
-            if connection is not None:
-                wanted.setdefault(connection, []).append(product)
-        if not wanted:
-            return Rejected("none of the products is carried by this ingestor")
-        for connection, affected in wanted.items():
-            connection.resync(affected)
-        return Reply()

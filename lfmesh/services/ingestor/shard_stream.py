@@ -12,8 +12,9 @@ from lfmesh.core.ring import ReplayRing, RingStatistics
 from lfmesh.messages import ReplayRequest, Reply, Unavailable
 from lfmesh.types import Line, Position
 
-BATCH_MAX_BYTES = 256 * 1024
-"""A batch is taken when it holds this much; only a single frame that is larger makes it longer."""
+BATCH_MAX_BYTES = 64 * 1024
+"""A batch is taken when it holds this much; only a single frame that is larger makes it longer. The queue towards a
+normalizer is bounded in messages, and by this in bytes as well: 13 MB at the default, large book snapshots apart."""
 
 REPLY_MAX_BYTES = 8 * 1024 * 1024
 REPLY_MAX_FRAMES = 4096

@@ -11,6 +11,18 @@ from lfmesh.services.normalizer.pipelines import Pipelines
 from lfmesh.transport import Responder
 
 NO_DATA = Unavailable("no data yet")
+STANDBY = Unavailable("standby")
+_KNOWN = "a normalizer answers retransmit and snapshot"
+
+
+def refusal(payload: bytes) -> bytes:
+    """What a normalizer answers that does not publish."""
+    try:
+        request = messages.decode_request(payload)
+    except BadMeshFrame as error:
+        return messages.encode(Rejected(str(error)))
+    known = isinstance(request, RetransmitRequest | SnapshotRequest)
+    return messages.encode(STANDBY if known else Rejected(_KNOWN))
 
 
 class Answers:
@@ -41,7 +53,7 @@ class Answers:
                 responder.reply(messages.encode(header), parts)
             case _:
                 self.counts["rejected"] += 1
-                responder.reply(messages.encode(Rejected("a normalizer answers retransmit and snapshot")))
+                responder.reply(messages.encode(Rejected(_KNOWN)))
 
     def snapshot(self, request: SnapshotRequest) -> tuple[SnapshotReply | Unavailable, list[bytes]]:
         """A stream's state in parts, and where it holds."""
@@ -56,6 +68,6 @@ class Answers:
         if state is None:
             return Unavailable("the book waits for a snapshot"), []
         header = SnapshotReply(
-            request.product, request.channel, self._outflow.term, *position, self._clock(), outlet.input
+            request.product, request.channel, self._outflow.term, *position, self._clock(), outlet.complete
         )
         return header, [part.encode("ascii") for part in state]

@@ -5,18 +5,20 @@ What is to be logged, or acted on beside, goes to `note`.
 
 import re
 from collections import Counter
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import assert_never
 
 import msgspec
 
 from lfmesh.core.codec import RawRecord, RecordKind
-from lfmesh.core.liveness import LOST_CONNECTION, OTHER_INGESTOR, REPLACED_INGESTOR
+from lfmesh.core.lines import BAD_BOOK_FRAME
+from lfmesh.core.liveness import LOST_CONNECTION
 from lfmesh.core.outlet import Turn
-from lfmesh.core.product import BAD_BOOK_FRAME, FRAMES_LOST, Outcome, Product, ProductFact
+from lfmesh.core.product import Product
+from lfmesh.core.product_facts import Outcome, ProductFact
 from lfmesh.errors import BadVenueFrame
-from lfmesh.messages import LinkChange
+from lfmesh.messages import BackfillPage, LinkChange
 from lfmesh.types import (
     BookSnapshot,
     BookUpdate,
@@ -25,7 +27,7 @@ from lfmesh.types import (
     Trade,
     TradePosition,
 )
-from lfmesh.venues.coinbase.parse import Ignored, VenueError, parse
+from lfmesh.venues.coinbase.parse import Ignored, VenueError, is_product_id, parse
 
 SAMPLE_CHARACTERS = 200
 """How much of a bad frame is shown in the log."""
@@ -34,15 +36,16 @@ HISTORY_NS = 1_000_000_000
 """Records that came from the venue longer ago than this are history to a normalizer that has just begun."""
 
 UNKNOWN_PRODUCT = "unknown_product"
+BAD_PRODUCT = "bad_product"
 UNKNOWN_RECORD = "unknown_record"
 INCONSISTENT = str(Outcome.INCONSISTENT)
-OTHER_SOURCE = "other_source"
-BACKFILL_UNASKED = "backfill_unasked"
+BACKFILL_NOT_NEEDED = "backfill_not_needed"
 
 _FRAME = int(RecordKind.FRAME)
 _product_id = re.compile(rb'"product_id"\s*:\s*"([^"\\]{1,100})"').search
 _not_of_a_book = re.compile(rb'"type"\s*:\s*"(?:ticker|match|last_match|heartbeat)"').search
 _decode_link = msgspec.json.Decoder(LinkChange).decode
+_decode_page = msgspec.json.Decoder(BackfillPage).decode
 
 
 @dataclass(frozen=True, slots=True)
@@ -155,13 +158,8 @@ class Intake:
             case _:
                 assert_never(event)
         if product is None:
-            self._refuse(UNKNOWN_PRODUCT, "the product is not one of this shard", body)
+            self._refuse_product(body)
             return
-        turn = self._turn
-        if product.source != turn.ingestor and not self._adopt(product, turn.ingestor):
-            return
-        if product.liveness.frame(turn.ts_publish):
-            product.tell()
         outcome = product.observe(event)
         if outcome is Outcome.ACCEPTED:
             self.accepted += 1
@@ -180,8 +178,7 @@ class Intake:
         """
         self._behind[ingestor] = until
         for product in self._products.values():
-            if product.source is None:
-                product.hold_back()
+            product.hold_back(ingestor)
 
     def _history(self, ingestor: int, first_number: int, records: Sequence[RawRecord]) -> int:
         """How many of these records are history."""
@@ -195,73 +192,61 @@ class Intake:
     def _caught_up(self, ingestor: int) -> None:
         del self._behind[ingestor]
         for product in self._products.values():
-            if product.source in (None, ingestor):
-                product.go_on()
+            product.go_on(ingestor)
 
-    # Links ------------------------------------------------------------------------------------------------------
+    # Ingestors --------------------------------------------------------------------------------------------------
 
     def replaced(self, ingestor: int) -> None:
         """A new process of this ingestor has come: the old one's connections are over."""
-        self._lose_links(self._of(ingestor), REPLACED_INGESTOR)
+        for product in self._products.values():
+            product.replaced(ingestor)
+
+    def broken(self, ingestor: int) -> None:
+        """What comes of this ingestor does not follow the record at which it was to begin."""
+        for product in self._products.values():
+            product.broken(ingestor)
 
     def lost(self, ingestor: int) -> None:
         """Raw records of this ingestor can't be had any more: whatever its books missed, nobody knows."""
-        if self._has_books:
-            for product in self._products.values():
-                if product.source in (None, ingestor):
-                    product.lose_book(FRAMES_LOST, resync=True)
+        for product in self._products.values():
+            product.lost(ingestor, has_books=self._has_books)
 
     def heard(self, ingestor: int, silent: bool) -> None:
         """An ingestor has fallen silent, or is heard again."""
-        for product in self._of(ingestor):
-            product.liveness.ingestor(silent=silent)
-            product.tell()
+        for product in self._products.values():
+            product.silence(ingestor, silent=silent)
 
-    def _of(self, ingestor: int) -> list[Product]:
-        return [product for product in self._products.values() if product.source == ingestor]
-
-    def _adopt(self, product: Product, ingestor: int) -> bool:
-        """True if the product takes frames of this ingestor from now on: it has no living source."""
-        if product.source is None or product.liveness.is_without_source:
-            if product.source is not None and product.book_held:
-                product.lose_book(OTHER_INGESTOR, resync=True)
-            product.source = ingestor
-            product.liveness.ingestor(silent=False)
-            product.tell()
-            return True
-        self.dropped[OTHER_SOURCE] += 1
-        return False
-
-    def _lose_links(self, products: Iterable[Product], reason: str) -> None:
-        for product in products:
-            product.source = None
-            product.liveness.link_lost(reason)
-            product.lose_book(reason, resync=False)
-            product.tell()
+    # Records that are no venue frames ---------------------------------------------------------------------------
 
     def _control(self, kind: int, body: bytes) -> None:
-        """A record that is no venue frame."""
-        match kind:
-            case RecordKind.LINK_DOWN | RecordKind.LINK_UP:
-                try:
-                    change = _decode_link(body)
-                except msgspec.DecodeError as error:
-                    self._refuse(UNKNOWN_RECORD, str(error), body)
-                    return
-                ours = [name for name in change.products if name in self._products]
-                if kind == RecordKind.LINK_UP:
-                    self._note(LinkBack(ours))
-                    return
-                self._note(LinkLost(ours, change.reason))
-                ingestor = self._turn.ingestor
-                products = (self._products[name] for name in ours)
-                self._lose_links(
-                    [product for product in products if product.source in (None, ingestor)], LOST_CONNECTION
-                )
-            case RecordKind.BACKFILL:
-                self.dropped[BACKFILL_UNASKED] += 1
-            case _:
-                self._refuse(UNKNOWN_RECORD, f"kind {kind}", body)
+        try:
+            match kind:
+                case RecordKind.LINK_DOWN:
+                    self._link_down(_decode_link(body))
+                case RecordKind.LINK_UP:
+                    self._note(LinkBack(self._ours(_decode_link(body).products)))
+                case RecordKind.BACKFILL:
+                    self._backfilled(_decode_page(body))
+                case _:
+                    self._refuse(UNKNOWN_RECORD, f"kind {kind}", body)
+        except msgspec.DecodeError as error:
+            self._refuse(UNKNOWN_RECORD, str(error), body)
+
+    def _link_down(self, change: LinkChange) -> None:
+        ours = self._ours(change.products)
+        self._note(LinkLost(ours, change.reason))
+        for name in ours:
+            self._products[name].link_down(self._turn.ingestor, LOST_CONNECTION)
+
+    def _backfilled(self, page: BackfillPage) -> None:
+        product = self._products.get(page.product)
+        if product is not None and product.backfilled(page) is Outcome.ACCEPTED:
+            self.accepted += 1
+        else:
+            self.dropped[BACKFILL_NOT_NEEDED] += 1
+
+    def _ours(self, names: Sequence[str]) -> list[str]:
+        return [name for name in names if name in self._products]
 
     # Bad frames -------------------------------------------------------------------------------------------------
 
@@ -274,14 +259,27 @@ class Intake:
         sample = body[:SAMPLE_CHARACTERS].decode("utf-8", "replace")
         self._note(BadFrame(reason, detail, sample, self._turn.ingestor, at_risk))
 
+    def _refuse_product(self, body: bytes) -> None:
+        if _named(body) is None:
+            self._refuse(BAD_PRODUCT, "the product's id is none", body)
+        else:
+            self._refuse(UNKNOWN_PRODUCT, "the product is not one of this shard", body)
+
     def _book_at_risk(self, body: bytes) -> bool:
         """Lose the book that the frame names; True if it names none and may have been any book's."""
         if _not_of_a_book(body):
             return False
-        named = _product_id(body)
+        named = _named(body)
         if named is None:
             return True
-        product = self._products.get(named[1].decode("utf-8", "replace"))
-        if product is not None and product.source in (None, self._turn.ingestor):
-            product.lose_book(BAD_BOOK_FRAME, resync=True)
+        product = self._products.get(named)
+        if product is not None:
+            product.lose_book(self._turn.ingestor, BAD_BOOK_FRAME, resync=True)
         return False
+
+
+def _named(body: bytes) -> str | None:
+    """The product that a frame names, if that can be an id."""
+    found = _product_id(body)
+    name = "" if found is None else found[1].decode("utf-8", "replace")
+    return name if is_product_id(name) else None

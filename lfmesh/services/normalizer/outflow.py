@@ -10,11 +10,11 @@ from lfmesh.core.outlet import Outlet, Turn
 from lfmesh.core.ring import ReplayRing, RingStatistics
 from lfmesh.messages import Beacon, Reply, RetransmitRequest, StreamPosition, Unavailable
 from lfmesh.transport import Publisher
-from lfmesh.types import InputPosition, Position, StreamKey
+from lfmesh.types import Position, StreamKey
 
 REPLY_MAX_BYTES = 8 * 1024 * 1024
 REPLY_MAX_FRAMES = 4096
-"""Bounds of one answer to a retransmit request, of which the first frame alone may be larger."""
+"""Bounds of one answer to a retransmit request, which ends with the frame that reaches one of them."""
 
 _ENTRY_OVERHEAD = 400
 """What the ring itself needs in memory for one frame; counted, since idle frames hold one small message."""
@@ -22,14 +22,25 @@ _ENTRY_OVERHEAD = 400
 _NOWHERE = Position(0, 0)
 _STATUS = int(Flags.STATUS)
 _SNAPSHOT = int(Flags.SNAPSHOT)
+_TURN_END = int(Flags.TURN_END)
+
+type Ring = ReplayRing[StreamKey, bytes]
+
+
+def retain(ring: Ring, stream: StreamKey, header: Header, count: int, frame: bytes, now: int) -> None:
+    """Keep a published frame for retransmission; `count` is that of its messages."""
+    snapshot = bool(header.flags & _SNAPSHOT)
+    ring.append(
+        stream, header.epoch, header.first_seq, 1 if snapshot else count, frame,
+        size=len(frame) + _ENTRY_OVERHEAD, now=now, snapshot=snapshot,
+        previous=Position(header.prev_epoch, header.prev_seq) if snapshot and header.prev_epoch else None,
+    )  # fmt: skip
 
 
 class Outflow:
     """Publishes for one shard under one term; `turn` is shared with the outlets."""
 
-    def __init__(
-        self, shard: int, instance: int, publisher: Publisher, ring: ReplayRing[StreamKey, bytes], turn: Turn
-    ) -> None:
+    def __init__(self, shard: int, instance: int, term: int, publisher: Publisher, ring: Ring, turn: Turn) -> None:
         self._shard = shard
         self._instance = instance
         self._publisher = publisher
@@ -38,7 +49,8 @@ class Outflow:
         self._topics: dict[StreamKey, bytes] = {}
         self._beacon_prefix = topics.beacon(shard) + b"\0"
         self._changed: dict[StreamKey, Outlet] = {}
-        self.term = 0
+        self.term = term
+        self._sent = 0
         self.messages: Counter[str] = Counter()
         self.statuses = 0
         self.frames = 0
@@ -51,22 +63,30 @@ class Outflow:
         touched = turn.touched
         if not touched:
             return
+        last = touched[-1]
         for outlet in touched:
-            self._publish(outlet)
+            self._publish(outlet, is_last=outlet is last)
         touched.clear()
         self._publisher.settle()
 
-    def _publish(self, outlet: Outlet) -> None:
+    def _publish(self, outlet: Outlet, *, is_last: bool) -> None:
         stream = outlet.stream
         topic = self._topics.get(stream)
         if topic is None:
             topic = self._topics[stream] = topics.market_data(self._shard, stream)
         now = self._turn.ts_publish
-        for flags, epoch, first_seq, previous, ts_event, source, texts in outlet.take():
+        runs = outlet.take()
+        left = len(runs)
+        for flags, epoch, first_seq, previous, ts_event, source, texts in runs:
+            left -= 1
+            if is_last and not left:
+                flags |= _TURN_END
             prev_epoch, prev_seq = previous or _NOWHERE
+            self._sent = sent = (self._sent + 1) & 0xFFFF_FFFF
             header = Header(
-                flags, self.term, self._instance, source, epoch, first_seq, prev_epoch, prev_seq, ts_event, now
-            )
+                flags, self.term, self._instance, source, epoch, first_seq, prev_epoch, prev_seq, ts_event, now,
+                sent & 0xFFFF,
+            )  # fmt: skip
             frame = pack(topic, header, texts)
             self._publisher.publish(frame)
             size = len(frame)
@@ -85,7 +105,7 @@ class Outflow:
 
     # Beacons ----------------------------------------------------------------------------------------------------
 
-    def beacon(self, now: int, source: InputPosition, outlets: Iterable[Outlet] | None = None) -> None:
+    def beacon(self, now: int, outlets: Iterable[Outlet] | None = None, *, leaving: bool = False) -> None:
         """Say where the streams stand: those changed since the last beacon, or (full) all of `outlets`.
 
         Call it after `flush`, so that nothing it names is still to be published.
@@ -97,7 +117,10 @@ class Outflow:
             if (position := outlet.position) is not None
         ]
         self._changed.clear()
-        beacon = Beacon(self._shard, self.term, self._instance, source, now, full, positions)
+        turn = self._turn
+        beacon = Beacon(
+            self._shard, self.term, self._instance, turn.input, now, full, positions, turn.inputs, self._sent, leaving
+        )
         self._publisher.publish(self._beacon_prefix + messages.encode(beacon))
         self._publisher.settle()
         self.beacons += 1
@@ -127,14 +150,13 @@ class Outflow:
         asked = Position(request.epoch, request.seq)
         if outlet.position == asked:
             return Reply(), []
-        retained = self._ring.since(stream, asked)
-        if retained is None:
+        bound = min(request.max_bytes or REPLY_MAX_BYTES, REPLY_MAX_BYTES)
+        if request.or_oldest:
+            retained = self._ring.oldest_since(stream, asked, bound)
+        else:
+            retained = self._ring.since(stream, asked, bound) or []
+        if not retained:
             return Unavailable(f"what follows epoch {request.epoch}, seq {request.seq} is not retained"), []
-        frames: list[bytes] = []
-        size = 0
-        for entry in retained:
-            size += entry.size
-            if frames and (size > REPLY_MAX_BYTES or len(frames) >= REPLY_MAX_FRAMES):
-                return Reply(more=True), frames
-            frames.append(entry.payload)
-        return Reply(), frames
+        retained = retained[:REPLY_MAX_FRAMES]
+        last = Position(retained[-1].epoch, retained[-1].last_seq)
+        return Reply(more=last != self._ring.newest(stream)), [entry.payload for entry in retained]

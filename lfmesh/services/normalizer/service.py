@@ -1,49 +1,47 @@
-"""The normalizer of one shard: raw records in, validated and numbered market data out.
+"""The normalizers of one shard: one publishes (`active`), any others follow it and stand by (`standby`).
 
-    PULL raw ─► Upstreams (numbers, replay) ─► Intake (parse, route) ─► Product … ─► Outflow (frames, ring) ─► XPUB
-                                                                                          ROUTER ◄─ retransmit, snapshot
+                     nobody was heard, or the one that was heard is gone: with a higher term
+    start ─► standby ───────────────────────────────────────────────────────────────────────► active
+                ▲                                                                               │
+                └───────────────────────────────────────────────────────────────────────────────┘
+                     another one speaks under a higher term (or the same, with the higher instance id)
 
-One turn: what the raw socket handed over (or one slice of a replay) is applied, and everything that it brought is
-published at its end, under one reading of the clock. A turn is bounded in bytes, so that beacons and requests are not
-kept waiting. This module only wires and times; what is decided, is decided in the modules above.
+Who is active is decided on the links between them alone, by beacons and terms, never by the registry. In a partition
+each side may have an active one; consumers heed the higher term, and so does the other one as soon as it hears it.
 
-At the start the shard's snapshotter is asked where the streams stood. Until that is known, or the time for it is
-over, raw frames are held (bounded; what does not fit is replayed).
+At the start the shard's snapshotters are asked where the streams stood; who takes over knows that from having followed.
+Until then raw frames are held. This module has the sockets and switches; what either state does is in its module.
 """
 
 import asyncio
-from collections import Counter, deque
 from collections.abc import Sequence
 
-from lfmesh import config
+import msgspec
+
+from lfmesh import config, messages
 from lfmesh.config import Config
-from lfmesh.core.feed import BEACON_INTERVAL_NS
+from lfmesh.core import topics
 from lfmesh.core.ring import ReplayRing
 from lfmesh.core.sharding import products_of, stable_id
-from lfmesh.errors import BadMeshFrame, RequestFailed, RequestTimeout
+from lfmesh.errors import BadMeshFrame
 from lfmesh.messages import ServiceRecord
 from lfmesh.ports import Context, Figures
-from lfmesh.services.normalizer.answers import Answers
-from lfmesh.services.normalizer.journal import Journal, some
-from lfmesh.services.normalizer.outflow import Outflow
-from lfmesh.services.normalizer.pipelines import Pipelines
-from lfmesh.services.normalizer.restore import NO_HISTORY, History, ask
-from lfmesh.services.normalizer.resyncs import Resyncs
-from lfmesh.services.normalizer.statistics import NormalizerStatistics, plain
-from lfmesh.services.normalizer.upstream import Events, Upstreams
-from lfmesh.transport import Publisher, Puller, Server, Transport
-from lfmesh.types import Channel, Role, StreamKey
+from lfmesh.services.links import Links
+from lfmesh.services.normalizer.active import TURN_BYTES, Active
+from lfmesh.services.normalizer.answers import refusal
+from lfmesh.services.normalizer.outflow import Ring
+from lfmesh.services.normalizer.post import HeldFrames, Post
+from lfmesh.services.normalizer.restore import NO_HISTORY, History, Told, ask_all, history_of, merged
+from lfmesh.services.normalizer.standby import TICK_S, Standby, others
+from lfmesh.services.normalizer.statistics import NormalizerStatistics, added
+from lfmesh.transport import Publisher, Puller, Responder, Server, Subscriber, Transport
+from lfmesh.types import Role
 
-TURN_BYTES = 256 * 1024
-"""Raw bytes that one turn takes: about a thousand messages, some milliseconds."""
-
-STATUS_INTERVAL_NS = 1_000_000_000
-FULL_BEACON_INTERVAL_NS = 1_000_000_000
-AT_RISK_INTERVAL_NS = 10_000_000_000
-"""All books of an ingestor are asked anew at most this often, when a frame could not be read that may be any book's."""
 FLUSH_S = 0.2
-
-_BEACON_S = BEACON_INTERVAL_NS / 1e9
+_TURN_OF_EACH_S = 0.3
+"""Of normalizers that start together each waits so much longer than the one before it, in the order of their names."""
+_HELP_S = 0.5
+"""A standby that takes over without having followed everything waits this long for what the snapshotters know."""
 
 
 class NormalizerService:
@@ -56,27 +54,23 @@ class NormalizerService:
         self._shard = shard
         self._section = section = config_.normalizer
         self.instance = config.endpoint(section.instance, shard=shard)
-        self._product_names = products_of(shard, config_.mesh.products, config_.mesh.shards)
+        self._products = tuple(products_of(shard, config_.mesh.products, config_.mesh.shards))
+        self._has_books = any(channel.startswith("level2") for channel in config_.venue.channels)
         self._context = context
         self._log = context.log
         self._clock = context.clock
-        self._resyncs = Resyncs()
-        self._journal = Journal(context.log, self._resyncs)
-        self._pipelines = Pipelines(
-            self._journal, has_books=any(channel.startswith("level2") for channel in config_.venue.channels)
-        )
-        self._turn = self._pipelines.turn
-        self._transport: Transport | None = None
         self._peers: tuple[ServiceRecord, ...] = ()
-        self._snapshotter = ""
-        self._snapshotter_found = asyncio.Event()
-        self._running = False
+        self._snapshotters: dict[str, str] = {}
+        self._peers_changed = asyncio.Event()
+        self._heard = asyncio.Event()
+        self._transport: Transport | None = None
+        self._active: Active | None = None
+        self._standby: Standby | None = None
+        self._past: NormalizerStatistics | None = None
+        self._past_figures = Figures()
+        self._took_over = self._stepped_down = 0
+        self._term = 0
         self._stopped = False
-        self._held: deque[bytes] = deque()
-        self._held_overflow = 0
-        self._full_beacon_due = False
-        self._full_beacon_at = self._statuses_at = self._books_at_risk_at = 0
-        self._tick_at = 0.0
         self._tick_handle: asyncio.TimerHandle | None = None
 
     # Start and end ----------------------------------------------------------------------------------------------
@@ -86,25 +80,19 @@ class NormalizerService:
         section, shard = self._section, self._shard
         self._loop = asyncio.get_running_loop()
         self._transport = transport = Transport()
-        intake = self._pipelines.intake
-        self._upstreams = Upstreams(
-            shard,
-            transport,
-            self._context,
-            Events(intake.take, intake.lost, intake.replaced, intake.behind, intake.heard, self._begin, self._flush),
-        )
         self._publisher = Publisher(
             transport,
             config.endpoint(section.bind_market_data, shard=shard),
             hwm=section.publish_hwm_messages,
             on_subscription=self._on_subscription,
         )
-        ring: ReplayRing[StreamKey, bytes] = ReplayRing(
-            section.retransmit_ring_bytes, round(section.retransmit_ring_age_s * 1e9)
+        self._subscriber = Subscriber(
+            transport, [topics.beacon(shard)], self._on_frames, hwm=section.subscribe_hwm_messages
         )
-        self._outflow = Outflow(shard, stable_id(self.instance), self._publisher, ring, self._turn)
-        self._answers = Answers(self._pipelines, self._outflow, self._clock)
-        self._server = Server(transport, config.endpoint(section.bind_requests, shard=shard), self._answers.on_request)
+        self._raw = HeldFrames(section.standby_raw_bytes)
+        self._post = self._new_post(Links(transport, self._subscriber, (Role.NORMALIZER,), (shard,)))
+        self._stand_by()
+        self._server = Server(transport, config.endpoint(section.bind_requests, shard=shard), self._on_request)
         self._puller = Puller(
             transport,
             config.endpoint(section.bind_raw, shard=shard),
@@ -112,37 +100,63 @@ class NormalizerService:
             hwm=section.raw_hwm_messages,
             turn_bytes=TURN_BYTES,
         )
-        self._context.spawn(self._restore(transport))
+        self._context.spawn(self._settle_in(transport))
 
-    async def _restore(self, transport: Transport) -> None:
-        """Learn where the streams stood, then run."""
-        history = NO_HISTORY
+    def _new_post(self, links: Links) -> Post:
+        section = self._section
+        assert self._transport is not None
+        ring: Ring = ReplayRing(section.retransmit_ring_bytes, round(section.retransmit_ring_age_s * 1e9))
+        return Post(
+            self._shard, self.instance, self._products, self._has_books, section, self._context, self._transport,
+            self._publisher, links, ring,
+        )  # fmt: skip
+
+    async def _settle_in(self, transport: Transport) -> None:
+        """Find out whether somebody publishes already; if nobody does, learn where the streams stood, and publish."""
+        began = self._loop.time()
         timeout_s = self._section.restore_timeout_s
-        deadline = self._loop.time() + timeout_s
-        try:
-            async with asyncio.timeout_at(deadline):
-                await self._snapshotter_found.wait()
-            if not self._stopped:
-                history = await ask(transport, self._snapshotter, self._shard, deadline - self._loop.time())
-        except TimeoutError:
-            self._log.info("no snapshotter known; starting without", after_s=timeout_s)
-        except (RequestTimeout, RequestFailed, BadMeshFrame) as error:
-            self._log.warning("starting without the streams' history", reason=str(error))
-        if not self._stopped:
-            self._run(history)
+        history = await self._restored(transport, began + timeout_s)
+        rivals = self._others()
+        if rivals and timeout_s:
+            rank = sorted([self.instance, *(peer.instance for peer in rivals)]).index(self.instance)
+            await _wait(self._heard, began + timeout_s + rank * _TURN_OF_EACH_S - self._loop.time())
+        if self._stopped or self._standby is None:
+            return
+        if self._standby.follows:
+            self._term = max(self._term, history.term)
+            self._log.info("standing by", active=self._standby.active, term=self._standby.replica.feed.term)
+        else:
+            self._publish(history)
 
-    def _run(self, history: History) -> None:
-        now = self._begin()
-        self._pipelines.open(self._product_names, history, now, round(self._section.stale_after_s * 1e9))
-        self._outflow.term = max(now // 1000, history.term + 1)
-        self._running = True
-        self._log.info(
-            "running", term=self._outflow.term, products=len(self._product_names), restored=len(history.products)
-        )
-        self._upstreams.on_peers(self._peers, now)
-        self._tick_at = self._loop.time()
-        self._on_tick()
-        self._work_off_held()
+    def _others(self) -> list[ServiceRecord]:
+        return others(self._peers, self._shard, self.instance, self._context.incarnation)
+
+    async def _restored(self, transport: Transport, until: float) -> History:
+        """What the snapshotters know; nothing, and a line in the log, if there is none or none answers."""
+        while not self._snapshotters and not self._heard.is_set():
+            self._peers_changed.clear()
+            if not await _wait(self._peers_changed, until - self._loop.time()):
+                break
+        if self._stopped or self._heard.is_set():
+            return NO_HISTORY
+        if not self._snapshotters:
+            self._log.info("no snapshotter known; starting without", after_s=self._section.restore_timeout_s)
+            return NO_HISTORY
+        patience_s = max(0.01, until - self._loop.time())
+        told, failed = await ask_all(transport, self._snapshotters.values(), self._shard, patience_s)
+        for error in failed:
+            self._log.warning("a snapshotter does not tell where the streams stood", reason=str(error))
+        if told is None:
+            self._log.warning("starting without the streams' history")
+            return NO_HISTORY
+        return self._history_of(told)
+
+    def _history_of(self, told: Told) -> History:
+        try:
+            return history_of(told)
+        except BadMeshFrame as error:
+            self._log.warning("starting without the streams' history", reason=str(error))
+            return NO_HISTORY
 
     def endpoints(self) -> dict[str, str]:
         """raw, market_data, requests."""
@@ -157,188 +171,199 @@ class NormalizerService:
         if self._stopped:
             return
         self._stopped = True
-        self._snapshotter_found.set()
+        self._peers_changed.set()
+        self._heard.set()
         if self._tick_handle is not None:
             self._tick_handle.cancel()
-        if self._running:
-            self._outflow.beacon(self._clock(), self._turn.input, self._pipelines.outlets.values())
         if self._transport is not None:
+            if self._standby is not None:
+                self._standby.end()
+            if self._active is not None:
+                self._active.end(farewell=True)
             self._transport.close(FLUSH_S)
 
-    # Turns ------------------------------------------------------------------------------------------------------
+    # From one to the other --------------------------------------------------------------------------------------
 
-    def _begin(self) -> int:
-        now = self._clock()
-        self._turn.begin(now)
-        return now
+    @property
+    def active(self) -> bool:
+        """True while it publishes."""
+        return self._active is not None
 
-    def _flush(self) -> None:
-        self._journal.write(self._turn.ts_publish)
-        self._outflow.flush()
+    def _stand_by(self) -> None:
+        self._subscriber.subscribe(topics.market_data_prefix(self._shard))
+        self._standby = Standby(self._post, self._raw)
+        self._tick()
+
+    def _tick(self) -> None:
+        standby = self._standby
+        if standby is None or self._stopped:
+            return
+        if not standby.tick():
+            self._tick_handle = self._loop.call_later(TICK_S, self._tick)
+        elif standby.replica.feed.waiting and self._snapshotters:
+            self._context.spawn(self._take_over_with_help(standby))
+        else:
+            self._take_over(standby, standby.history(self._term))
+
+    async def _take_over_with_help(self, standby: Standby) -> None:
+        """Not all streams have been followed from a state on: the snapshotters may know them."""
+        assert self._transport is not None
+        told, _ = await ask_all(self._transport, self._snapshotters.values(), self._shard, _HELP_S)
+        if self._stopped or self._standby is not standby:
+            return
+        if not standby.tick():
+            self._tick()  # it was heard again
+            return
+        own = standby.told()
+        self._take_over(standby, self._history_of(own if told is None else merged([own, told])))
+
+    def _take_over(self, standby: Standby, history: History) -> None:
+        self._took_over += 1
+        why = "it ends" if standby.replica.left else "its beacons are missing"
+        self._log.warning(f"taking over: {why}", active=standby.active)
+        self._publish(history)
+
+    def _publish(self, history: History) -> None:
+        self._fold()
+        if self._tick_handle is not None:
+            self._tick_handle.cancel()
+        if self._standby is not None:
+            self._standby.end()
+            self._standby = None
+        self._subscriber.unsubscribe(topics.market_data_prefix(self._shard))
+        self._term = max(self._clock() // 1000, history.term + 1, self._term + 1)
+        self._active = Active(self._post, history, self._term, self._raw)
+        self._active.begin(self._peers)
+
+    def _step_down(self, active: Active, term: int, instance: int) -> None:
+        """Another one speaks for the shard: what was published here since is void, and its own is followed anew."""
+        self._stepped_down += 1
+        self._log.warning(
+            "stepping down: another one publishes under a higher term",
+            term=term, own_term=active.term, instance=f"{instance:016x}",
+        )  # fmt: skip
+        active.end(farewell=False)
+        self._fold()
+        self._active = None
+        self._term = max(self._term, term)
+        self._post = self._new_post(self._post.links)
+        self._stand_by()
+
+    def _fold(self) -> None:
+        """Keep the totals of the state that ends."""
+        self._past, self._past_figures = self._totals(), self.figures()
+
+    # What arrives -----------------------------------------------------------------------------------------------
 
     def _on_raw(self, frames: list[bytes]) -> None:
-        if not self._running or self._held:
-            self._hold(frames)
+        if self._active is not None:
+            self._active.on_raw(frames)
+        else:
+            self._raw.extend(frames)
+
+    def _on_frames(self, frames: list[bytes]) -> None:
+        """The other normalizers' market data and beacons, or (while this one publishes) beacons."""
+        if self._standby is not None:
+            self._standby.on_frames(frames)
+            if self._standby.follows:
+                self._heard.set()
             return
-        now = self._begin()
+        prefix = topics.beacon(self._shard) + b"\0"
         for frame in frames:
-            self._upstreams.frame(frame, now)
-        self._flush()
+            if self._active is not None and frame.startswith(prefix):
+                self._heed(self._active, frame[len(prefix) :])
 
-    def _hold(self, frames: list[bytes]) -> None:
-        """Keep order while starting; what is past the bound will be asked for by its number."""
-        room = max(0, self._section.raw_hwm_messages - len(self._held))
-        self._held_overflow += max(0, len(frames) - room)
-        self._held.extend(frames[:room])
-
-    def _work_off_held(self) -> None:
-        if self._stopped or not self._held:
+    def _heed(self, active: Active, payload: bytes) -> None:
+        try:
+            beacon = messages.decode_beacon(payload)
+        except BadMeshFrame as error:
+            self._log.warning("another normalizer's beacon can't be read", error=str(error))
             return
-        now = self._begin()
-        size = 0
-        while self._held and size < TURN_BYTES:
-            frame = self._held.popleft()
-            size += len(frame)
-            self._upstreams.frame(frame, now)
-        self._flush()
-        self._loop.call_soon(self._work_off_held)
+        if (beacon.term, beacon.instance) > (active.term, stable_id(self.instance)) and beacon.shard == self._shard:
+            self._step_down(active, beacon.term, beacon.instance)
 
-    def _on_tick(self) -> None:
-        """Every 100 ms; a loop that comes late does it once, not as often as it missed it."""
-        now = self._begin()
-        self._upstreams.tick(now)
-        if silent := self._pipelines.watch(now):
-            self._log.warning("the venue says nothing", products=some(silent), after_s=self._section.stale_after_s)
-        if now - self._statuses_at >= STATUS_INTERVAL_NS:
-            self._statuses_at = now
-            self._pipelines.repeat_statuses(now)
-        self._flush()
-        self._ask_resyncs(now)
-        self._send_beacon(now)
-        self._outflow.expire(now)
-        self._tick_at = max(self._tick_at + _BEACON_S, self._loop.time())
-        self._tick_handle = self._loop.call_at(self._tick_at, self._on_tick)
-
-    def _ask_resyncs(self, now: int) -> None:
-        names = self._resyncs.due(now)
-        at_risk = self._journal.books_at_risk
-        if at_risk and now - self._books_at_risk_at >= AT_RISK_INTERVAL_NS:
-            names += self._pipelines.books_of(at_risk)
-            at_risk.clear()
-            self._books_at_risk_at = now
-        if names:
-            products = self._pipelines.products
-            self._upstreams.ask_resync([(name, products[name].source) for name in names])
-
-    # Beacons ----------------------------------------------------------------------------------------------------
-
-    def _send_beacon(self, now: int) -> None:
-        full = self._full_beacon_due or now - self._full_beacon_at >= FULL_BEACON_INTERVAL_NS
-        if full:
-            self._full_beacon_due, self._full_beacon_at = False, now
-        self._outflow.beacon(now, self._turn.input, self._pipelines.outlets.values() if full else None)
+    def _on_request(self, payload: bytes, responder: Responder) -> None:
+        if self._active is not None:
+            self._active.on_request(payload, responder)
+        else:
+            responder.reply(refusal(payload))
 
     def _on_subscription(self, topic: bytes, subscribed: bool) -> None:
-        if subscribed and self._running and not self._full_beacon_due and self._outflow.reaches_beacons(topic):
-            self._full_beacon_due = True
-            self._loop.call_soon(self._greet)
+        if self._active is not None:
+            self._active.on_subscription(topic, subscribed)
 
-    def _greet(self) -> None:
-        """A full beacon for whoever has just subscribed, one for all of a turn."""
-        if self._full_beacon_due and not self._stopped:
-            self._send_beacon(self._clock())
+    def on_peers(self, peers: Sequence[ServiceRecord]) -> None:
+        """Ingestors to ask, the shard's other normalizers, and at the start its snapshotters."""
+        self._peers = tuple(peers)
+        for peer in peers:
+            if peer.role is Role.SNAPSHOTTER and peer.shard == self._shard and "requests" in peer.endpoints:
+                self._snapshotters[peer.instance] = peer.endpoints["requests"]
+        self._peers_changed.set()
+        if self._stopped or self._transport is None:
+            return
+        links = self._post.links
+        attached, faults = links.update(self._others())
+        for record in attached:
+            self._log.info("another normalizer of the shard", normalizer=record.instance)
+        for fault in faults:
+            self._log.error("a normalizer's address cannot be used", error=str(fault))
+        heard = self._standby.heard_publisher if self._standby is not None else 0
+        for record in links.leave_unlisted(lambda record: stable_id(record.instance) == heard):
+            self._log.info("a normalizer of the shard is gone", normalizer=record.instance)
+        if self._active is not None:
+            self._active.on_peers(peers)
 
     # What the runtime asks --------------------------------------------------------------------------------------
 
-    def on_peers(self, peers: Sequence[ServiceRecord]) -> None:
-        """Ingestors to ask, and at the start the shard's snapshotter."""
-        self._peers = tuple(peers)
-        if self._running and not self._stopped:
-            self._upstreams.on_peers(peers, self._begin())
-            self._flush()
-        elif not self._snapshotter:
-            for peer in peers:
-                if peer.role is Role.SNAPSHOTTER and peer.shard == self._shard and "requests" in peer.endpoints:
-                    self._snapshotter = peer.endpoints["requests"]
-                    self._snapshotter_found.set()
-                    break
-
     def readiness(self) -> list[str]:
-        """Why it can't do its work now."""
-        if not self._running:
-            return ["asking the snapshotter where the streams stood"]
-        reasons = []
-        if not self._upstreams.attached:
-            reasons.append("no ingestor attached")
-        reasons += [f"records of {name} are missing, being replayed" for name in self._upstreams.gapped()]
-        products = self._pipelines.products.values()
-        if empty := [product.product for product in products if not product.has_data]:
-            reasons.append(f"no data yet for {len(empty)} of {len(products)} products: {some(empty)}")
-        for state, why in (("stale", "the venue says nothing about"), ("recovering", "recovering")):
-            if troubled := [
-                product.product
-                for product in products
-                if product.has_data and product.liveness.standings[Channel.BOOK].state == state
-            ]:
-                reasons.append(f"{why}: {some(troubled)}")
-        return reasons
+        """Why it can't do its work now: publish, or follow who does."""
+        if self._active is not None:
+            return self._active.readiness()
+        return ["not started"] if self._standby is None else self._standby.readiness()
 
     def statistics(self) -> NormalizerStatistics:
         """See `NormalizerStatistics`."""
-        intake, journal = self._pipelines.intake, self._journal
-        upstreams, outflow = self._upstreams, self._outflow
-        products = self._pipelines.products.values()
-        bad = sum(intake.bad.values())
-        valid = intake.accepted + sum(intake.dropped.values())
-        raw, ring = self._puller.counters, outflow.ring_statistics()
-        return NormalizerStatistics(
-            shard_products=len(self._product_names),
-            products_with_data=sum(product.has_data for product in products),
-            products_stale=sum(product.liveness.is_stale for product in products),
-            streams_recovering=sum(product.liveness.recovering for product in products),
-            books_held=sum(product.book_held for product in products),
-            ingestors_attached=upstreams.attached,
-            accepted_total=intake.accepted,
-            dropped_total=plain(intake.dropped),
-            bad_frames_total=plain(intake.bad),
-            ignored_total=plain(intake.ignored),
-            validation_rate=valid / (valid + bad) if valid + bad else 1.0,
+        raw = self._puller.counters
+        return msgspec.structs.replace(
+            self._totals(),
             raw_frames_total=raw.messages,
             raw_bytes_total=raw.bytes,
-            raw_refused_total=plain(upstreams.refused + Counter({"held_overflow": self._held_overflow})),
-            raw_held=upstreams.held,
-            raw_gaps_total=upstreams.gaps,
-            raw_records_dropped_total=plain(upstreams.dropped),
-            raw_records_lost_total=upstreams.lost_records,
-            replay_requests_total=upstreams.replay_requests,
-            resync_requests_total=upstreams.resync_requests,
-            links_lost_total=journal.links_lost,
-            trade_gaps_total=journal.trade_gaps,
-            trades_missing_total=journal.trades_missing,
-            trades_behind=sum(product.trades_behind for product in products),
-            trades_corrected_total=journal.trades_corrected,
-            books_lost_total=plain(journal.books_lost),
-            book_snapshots_total=journal.book_snapshots,
-            published_total=plain(outflow.messages),
-            published_frames_total=outflow.frames,
-            published_bytes_total=outflow.bytes,
             publish_dropped_total=self._publisher.counters.dropped,
-            status_messages_total=outflow.statuses,
-            beacons_total=outflow.beacons,
-            ring_bytes=ring.bytes,
-            ring_frames=ring.entries,
-            ring_evicted_total=ring.evicted_total,
-            requests_total=plain(self._answers.counts),
-            term=outflow.term,
+            active=int(self.active),
+            takeovers_total=self._took_over,
+            stepdowns_total=self._stepped_down,
+            raw_waiting_bytes=self._raw.size,
+            raw_waiting_dropped_total=self._raw.dropped,
         )
 
+    def _totals(self) -> NormalizerStatistics:
+        """Of what it is now, with the totals of what it was before."""
+        if self._active is not None:
+            now = self._active.statistics()
+        else:
+            now = Active(self._post, NO_HISTORY, 0, self._raw).statistics()
+        if self._standby is not None:
+            now = self._standby.figures_in(now)
+        return now if self._past is None else added(self._past, now)
+
     def figures(self) -> Figures:
-        """The lag is from the ingestor's receipt of the newest record to its turn here."""
-        lag_ns = self._pipelines.intake.lag_ns
-        return Figures(
-            messages_in_total=self._pipelines.intake.records,
-            messages_out_total=sum(self._outflow.messages.values()),
-            gaps_total=self._journal.trade_gaps + self._upstreams.gaps,
-            queue_messages=self._upstreams.held + self._upstreams.waiting + len(self._held),
-            lag_ms=None if lag_ns is None else lag_ns / 1e6,
+        """While it stands by: what it follows."""
+        now = self._active or self._standby
+        figures = now.figures() if now is not None else Figures()
+        past = self._past_figures
+        return msgspec.structs.replace(
+            figures,
+            messages_in_total=past.messages_in_total + figures.messages_in_total,
+            messages_out_total=past.messages_out_total + figures.messages_out_total,
+            gaps_total=past.gaps_total + figures.gaps_total,
         )
+
+
+async def _wait(event: asyncio.Event, timeout_s: float) -> bool:
+    """True if it was set in time."""
+    try:
+        async with asyncio.timeout(max(0.0, timeout_s)):
+            await event.wait()
+    except TimeoutError:
+        return False
+    return True

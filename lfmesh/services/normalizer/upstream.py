@@ -1,7 +1,8 @@
 """The ingestors of a shard: their numbered records in order, and what is missing asked of their replay rings.
 
-Per process of an ingestor (its id and incarnation) one `Follower` of record numbers. It begins before number 1, so
-that whatever comes first leads to a replay from the start; what the ring no longer has is given up, and said so.
+Per process of an ingestor (its id and incarnation) one `Follower` of record numbers. It begins after the record that is
+known to have been dealt with by an earlier normalizer, else before number 1, so that whatever comes first leads to a
+replay from there; what the ring no longer has is given up, and said so.
 """
 
 import asyncio
@@ -28,14 +29,27 @@ from lfmesh.core.recovery import (
 from lfmesh.core.repeat import Repeats
 from lfmesh.core.sharding import stable_id
 from lfmesh.errors import BadMeshFrame
-from lfmesh.messages import Rejected, ReplayRequest, Reply, ResyncRequest, ServiceRecord, Unavailable
+from lfmesh.messages import (
+    BackfillRequest,
+    Rejected,
+    RelinkRequest,
+    ReplayRequest,
+    Reply,
+    ResyncRequest,
+    ServiceRecord,
+    Unavailable,
+)
 from lfmesh.ports import Context
 from lfmesh.transport import Requester, Transport
-from lfmesh.types import Position, Role
+from lfmesh.types import InputPosition, Position, Role
 
-LIMITS = FollowerLimits(held_items=50_000, retry_ns=1_000_000_000, retransmit_attempts=3)
+LIMITS = FollowerLimits(held_items=50_000, held_bytes=64 * 1024 * 1024, retry_ns=1_000_000_000, retransmit_attempts=3)
 REPLAY_TIMEOUT_S = 2.0
+RELINK_TICKS = frozenset((10, 30, 70, 150, 310, 630))
+"""After so many missed beacons an ingestor is asked to push over a new connection."""
+RELINK_TIMEOUT_S = 1.0
 RESYNC_TIMEOUT_S = 2.0
+BACKFILL_TIMEOUT_S = 1.0
 SLICE_BYTES = 256 * 1024
 """A replay's answer is worked off in slices of this size, one a turn of the loop: live frames come in between."""
 FRUITLESS_ASKS = 3
@@ -46,7 +60,7 @@ type Take = Callable[[int, int, int, Sequence[RawRecord]], None]
 
 @dataclass(slots=True, eq=False)
 class Upstream:
-    """One process of an ingestor."""
+    """One process of an ingestor. `unproven`: it begins after a restored record, and the next one has not come yet."""
 
     ingestor: int
     incarnation: int
@@ -59,6 +73,7 @@ class Upstream:
     asking: bool = False
     asked_first: int = 0
     met: bool = False
+    unproven: bool = False
     fruitless: int = 0
     replayed: deque[bytes] = field(default_factory=deque)
 
@@ -76,14 +91,15 @@ class Events:
     """What the owner of the ingestors is told.
 
     `take`: records, in order. `lost`: some of this ingestor's can't be had any more. `replaced`: a new process of this
-    ingestor speaks. `behind`: an ingestor was met that has so many records already. `heard`: it has fallen silent
-    (True), or is heard again. `begin` and `flush` enclose what happens
-    beside the owner's own turns: answers of ingestors.
+    ingestor speaks. `broken`, before one of these: nothing came of this ingestor that follows the record at which it
+    was to begin. `behind`: an ingestor was met that has so many records already. `heard`: it has fallen silent (True),
+    or is heard again. `begin` and `flush` enclose what happens beside the owner's own turns: answers of ingestors.
     """
 
     take: Take
     lost: Callable[[int], None]
     replaced: Callable[[int], None]
+    broken: Callable[[int], None]
     behind: Callable[[int, int], None]
     heard: Callable[[int, bool], None]
     begin: Callable[[], int]
@@ -91,14 +107,22 @@ class Events:
 
 
 class Upstreams:
-    """All ingestors of one shard. Call its methods between `begin` and `flush` of the owner's turn."""
+    """All ingestors of one shard. Call its methods between `begin` and `flush` of the owner's turn.
 
-    def __init__(self, shard: int, transport: Transport, context: Context, events: Events) -> None:
+    `begins` are the last records that were dealt with before, one of each ingestor that is known. `instance` is our
+    own name.
+    """
+
+    def __init__(
+        self, shard: int, transport: Transport, context: Context, events: Events,
+        begins: Iterable[InputPosition] = (), instance: str = "",
+    ) -> None:  # fmt: skip
+        self._instance = instance
         self._shard = shard
         self._transport = transport
         self._log = context.log
         self._events = events
-        self._by_id: dict[int, Upstream] = {}
+        self._by_id = {begin.ingestor: _upstream(begin, unproven=True) for begin in begins}
         self._peers: dict[int, Peer] = {}
         self._loop = asyncio.get_running_loop()
         self._ticked_at = 0
@@ -109,13 +133,15 @@ class Upstreams:
         self.lost_records = 0
         self.replay_requests = 0
         self.resync_requests = 0
+        self.backfill_requests = 0
+        self.backfills_refused = 0
 
     # What is known ----------------------------------------------------------------------------------------------
 
     @property
     def attached(self) -> int:
         """Ingestors that are heard."""
-        return sum(not upstream.silent for upstream in self._by_id.values())
+        return sum(upstream.met and not upstream.silent for upstream in self._by_id.values())
 
     @property
     def held(self) -> int:
@@ -156,7 +182,11 @@ class Upstreams:
         upstream.newest_number = max(upstream.newest_number, header.first_number + len(records) - 1)
         if not upstream.met:
             upstream.met = True
-            if header.first_number > 1:
+            self._log.info(
+                "ingestor attached", ingestor=self._name(upstream), incarnation=header.incarnation,
+                after=upstream.follower.position.seq if upstream.follower.position else 0,
+            )  # fmt: skip
+            if upstream.follower.position is None or header.first_number > upstream.follower.position.seq + 1:
                 self._events.behind(upstream.ingestor, upstream.newest_number)
         follower = upstream.follower
         if records:
@@ -178,17 +208,25 @@ class Upstreams:
                 return known
             if known.incarnation > header.incarnation:
                 return None
+            self._prove(known, broken=True)
             self._events.replaced(header.ingestor)
-        follower: Follower[RawRecord] = Follower("snapshot", LIMITS, Position(header.incarnation, 0))
-        upstream = self._by_id[header.ingestor] = Upstream(header.ingestor, header.incarnation, follower)
-        self._log.info("ingestor attached", ingestor=self._name(upstream), incarnation=header.incarnation)
+        begin = InputPosition(header.ingestor, header.incarnation, 0)
+        upstream = self._by_id[header.ingestor] = _upstream(begin, unproven=False)
         return upstream
+
+    def _prove(self, upstream: Upstream, *, broken: bool) -> None:
+        """Whether what comes of this ingestor follows the record at which it began has turned out."""
+        if upstream.unproven:
+            upstream.unproven = False
+            if broken:
+                self._events.broken(upstream.ingestor)
 
     def _carry_out(self, upstream: Upstream, facts: Iterable[Fact[RawRecord]], now: int) -> None:
         for fact in facts:
             match fact:
                 case Accepted(_, first, items):
                     upstream.fruitless = 0
+                    upstream.unproven = False
                     self._events.take(upstream.ingestor, upstream.incarnation, first, items)
                 case Dropped(count, why):
                     self.dropped[why] += count
@@ -237,6 +275,7 @@ class Upstreams:
         self.lost_records += last - first + 1
         upstream.fruitless = 0
         self._log.warning("raw records lost", ingestor=self._name(upstream), first=first, last=last)
+        self._prove(upstream, broken=True)
         self._events.lost(upstream.ingestor)
         self._carry_out(upstream, upstream.follower.base(Position(upstream.incarnation, last), now), now)
 
@@ -290,7 +329,7 @@ class Upstreams:
         if header.shard != self._shard or header.incarnation != upstream.incarnation or not records:
             self.refused["not_asked_for"] += 1
             return
-        facts = upstream.follower.increments(header.incarnation, header.first_number, records, now)
+        facts = upstream.follower.increments(header.incarnation, header.first_number, records, now, answer=True)
         self._carry_out(upstream, facts, now)
 
     # Time and peers ---------------------------------------------------------------------------------------------
@@ -313,8 +352,17 @@ class Upstreams:
                 if upstream.missed_ticks > MISSED_BEACONS and not upstream.silent:
                     upstream.silent = True
                     self._note_silence(upstream)
+                if upstream.missed_ticks in RELINK_TICKS:
+                    self._relink(upstream)
             if upstream.follower.gapped and not upstream.replayed:
                 self._carry_out(upstream, upstream.follower.tick(now), now)
+
+    def _relink(self, upstream: Upstream) -> None:
+        """Its link may swallow what it sends while it does not notice; if it is away itself, nobody answers."""
+        peer = self._peers.get(upstream.ingestor)
+        if peer is not None:
+            peer.requester.reconnect()
+            peer.requester.ask(messages.encode(RelinkRequest(self._instance)), lambda _: None, RELINK_TIMEOUT_S)
 
     def _note_silence(self, upstream: Upstream) -> None:
         event = "ingestor silent" if upstream.silent else "ingestor heard again"
@@ -348,6 +396,13 @@ class Upstreams:
         if upstream is not None and upstream.follower.gapped:
             self._want(upstream, now)
 
+    def close(self) -> None:
+        """Ask nobody any more."""
+        for peer in self._peers.values():
+            peer.requester.close()
+        self._peers.clear()
+        self._by_id.clear()
+
     # Resync -----------------------------------------------------------------------------------------------------
 
     def ask_resync(self, products: Iterable[tuple[str, int | None]]) -> None:
@@ -369,6 +424,34 @@ class Upstreams:
                 return ingestor
         return None
 
+    # Backfill ---------------------------------------------------------------------------------------------------
+
+    def ask_backfill(self, product: str, ingestors: Sequence[int], first: int, last: int) -> None:
+        """Ask for these trades over REST, of the first of these ingestors that takes the request."""
+        known = [ingestor for ingestor in ingestors if ingestor in self._peers]
+        if known:
+            self.backfill_requests += 1
+            self._peers[known[0]].requester.ask(
+                messages.encode(BackfillRequest(product, first, last)),
+                lambda reply: self._backfill_answered(product, known[1:], first, last, reply),
+                BACKFILL_TIMEOUT_S,
+            )
+
+    def _backfill_answered(
+        self, product: str, others: Sequence[int], first: int, last: int, reply: Sequence[bytes] | None
+    ) -> None:
+        try:
+            header = messages.decode_reply(reply[0]) if reply is not None else None
+        except BadMeshFrame as error:
+            self._log.warning("an ingestor's answer can't be read", error=str(error))
+            return
+        if isinstance(header, Reply):
+            return
+        self.backfills_refused += 1
+        reason = getattr(header, "reason", "no answer")
+        self._log.info("backfill refused", product=product, from_trade_id=first, to_trade_id=last, reason=reason)
+        self.ask_backfill(product, others, first, last)
+
     def _resync_answered(self, reply: Sequence[bytes] | None) -> None:
         if reply is None:
             return  # asked again in time
@@ -381,5 +464,16 @@ class Upstreams:
             self._log.warning("resync refused", reason=header.reason)
 
     def _name(self, upstream: Upstream) -> str:
-        peer = self._peers.get(upstream.ingestor)
-        return peer.record.instance if peer is not None else f"{upstream.ingestor:016x}"
+        return self.name_of(upstream.ingestor)
+
+    def name_of(self, ingestor: int) -> str:
+        """The name of an ingestor for the log; its id where the registry does not know it."""
+        peer = self._peers.get(ingestor)
+        return peer.record.instance if peer is not None else f"{ingestor:016x}"
+
+
+def _upstream(begin: InputPosition, *, unproven: bool) -> Upstream:
+    follower: Follower[RawRecord] = Follower(
+        "snapshot", LIMITS, Position(begin.incarnation, begin.number), size_of=lambda record: len(record.body)
+    )
+    return Upstream(begin.ingestor, begin.incarnation, follower, heard=not unproven, unproven=unproven)

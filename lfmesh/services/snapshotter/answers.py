@@ -4,14 +4,13 @@ from collections.abc import Collection
 from typing import NamedTuple
 
 from lfmesh import messages
-from lfmesh.core.contents import BookContent
 from lfmesh.errors import BadMeshFrame
-from lfmesh.messages import Rejected, Reply, ReplyHeader, SnapshotRequest, StatesRequest, Unavailable
+from lfmesh.messages import Rejected, ReplyHeader, SnapshotRequest, StatesReply, StatesRequest, Unavailable
 from lfmesh.services.snapshotter.intake import Intake
 from lfmesh.types import StreamKey
 
-SUMMARY_LEVELS_BYTES = 4 * 1024 * 1024
-"""A StatesRequest is answered with the levels of so much of books in all; further books come without theirs."""
+PAGE_BYTES = 1024 * 1024
+"""A StatesRequest is answered with the products whose books are about so much; for the others it is asked again."""
 
 
 class Answer(NamedTuple):
@@ -24,13 +23,11 @@ class Answer(NamedTuple):
 class Answers:
     """Answers of one shard's snapshotter. `products` are those of the shard, with or without data."""
 
-    def __init__(
-        self, intake: Intake, shard: int, products: Collection[str], levels_bytes: int = SUMMARY_LEVELS_BYTES
-    ) -> None:
+    def __init__(self, intake: Intake, shard: int, products: Collection[str], page_bytes: int = PAGE_BYTES) -> None:
         self._intake = intake
         self._shard = shard
         self._products = frozenset(products)
-        self._levels_bytes = levels_bytes
+        self._page_bytes = page_bytes
 
     def answer(self, payload: bytes, now: int) -> Answer:
         """The answer to any request; never raises for what somebody sent."""
@@ -44,7 +41,7 @@ class Answers:
             case SnapshotRequest():
                 return self._snapshot(StreamKey(request.product, request.channel), now)
             case StatesRequest() if request.shard == self._shard:
-                return self._summaries()
+                return self._summaries(request.after)
             case StatesRequest():
                 return self._say("rejected", Rejected(f"shard {self._shard} is served here, not {request.shard}"))
             case _:
@@ -65,19 +62,11 @@ class Answers:
         intake.counters.snapshots_created_total += fresh
         return self._say("state", reply, parts)
 
-    def _summaries(self) -> Answer:
-        frames = []
-        room = self._levels_bytes
-        for state in list(self._intake.state):
-            size = state.content.size if isinstance(state.content, BookContent) else 0
-            try:
-                frames.append(messages.encode(state.summary(levels=size <= room)))
-            except BadMeshFrame as error:
-                self._intake.discard(state.key, str(error))
-                continue
-            if size <= room:
-                room -= size
-        return self._say("summaries", Reply(), frames)
+    def _summaries(self, after: str) -> Answer:
+        intake = self._intake
+        summaries, more = intake.page(after, self._page_bytes)
+        header = StatesReply(intake.feed.term, intake.inputs, more)
+        return self._say("summaries", header, [messages.encode(summary) for summary in summaries])
 
     def _say(self, outcome: str, header: ReplyHeader, frames: list[bytes] | None = None) -> Answer:
         self._intake.counters.requests_total[outcome] += 1

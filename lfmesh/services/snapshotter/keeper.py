@@ -156,7 +156,7 @@ class StateKeeper:
             if state is None:
                 continue
             try:
-                batch.append(state.stored())
+                batch.append(self._intake.stored(state))
             except BadMeshFrame as error:
                 self._intake.discard(key, str(error))
         return batch

@@ -16,12 +16,13 @@ from lfmesh.config import Config, endpoint
 from lfmesh.core import topics
 from lfmesh.core.recovery import Wanted
 from lfmesh.core.repeat import Repeats
+from lfmesh.core.replica import Asked, BadInput, GapFound, GapHealed, StateDiscarded, TermRaised
 from lfmesh.core.sharding import products_of, stable_id
 from lfmesh.messages import RetransmitRequest, ServiceRecord, SnapshotRequest, encode
 from lfmesh.ports import Context, Figures, StateStore, StoredState
 from lfmesh.services.links import Links
 from lfmesh.services.snapshotter.answers import Answers
-from lfmesh.services.snapshotter.intake import Asked, BadInput, GapFound, GapHealed, Intake, StateDiscarded, TermRaised
+from lfmesh.services.snapshotter.intake import Intake
 from lfmesh.services.snapshotter.keeper import StateKeeper
 from lfmesh.services.snapshotter.statistics import SnapshotterStatistics
 from lfmesh.store.embedded import SqliteStateStore, state_path
@@ -54,7 +55,9 @@ class SnapshotterService:
         self._intake = Intake(shard, round(section.book_write_interval_s * 1e9))
         self._answers = Answers(self._intake, shard, self._products)
         if open_store is None:
-            open_store = partial(SqliteStateStore, state_path(config.mesh.data_dir, shard), shard)
+            default = endpoint(type(section)().instance, shard=shard)
+            name = "" if self.instance == default else self.instance
+            open_store = partial(SqliteStateStore, state_path(config.mesh.data_dir, shard, name), shard)
         self._open_store = open_store
         self._keeper: StateKeeper | None = None
         self._transport: Transport | None = None
@@ -121,7 +124,11 @@ class SnapshotterService:
     def statistics(self) -> SnapshotterStatistics:
         """Its figures."""
         keeper = self._keeper
-        return self._intake.statistics(self._context.clock(), store_up=keeper is not None and not keeper.fault)
+        return self._intake.statistics(
+            self._context.clock(),
+            store_up=keeper is not None and not keeper.fault,
+            links_rebuilt=self._links.rebuilt_total if self._transport is not None else 0,
+        )
 
     def figures(self) -> Figures:
         """Messages of the mesh in, answers out."""
@@ -175,9 +182,7 @@ class SnapshotterService:
             return
         for key, wanted in wants.take():
             self._intake.counters.recovery_requests_total[wanted.rung] += 1
-            requester.ask(
-                _request(key, wanted), partial(self._on_reply, key, Asked(wanted.rung, term)), _REQUEST_TIMEOUT_S
-            )
+            requester.ask(_request(key, wanted), partial(self._on_reply, key, Asked(wanted, term)), _REQUEST_TIMEOUT_S)
 
     def _adopt(self, stored: Iterable[StoredState]) -> None:
         """What the store holds of this shard's products; others belong to an earlier configuration."""
@@ -199,6 +204,7 @@ class SnapshotterService:
         self._timers["beat"] = self._loop.call_later(_BEAT_S, self._beat)
         now = self._context.clock()
         self._intake.tick(now)
+        self._links.watch(self._number, self._intake.feed.heard_at, now)
         self._leave_silent(now)
         self._note_attachment(now)
         self._settle(now)

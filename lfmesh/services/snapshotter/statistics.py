@@ -6,6 +6,8 @@ from typing import Annotated, Any
 
 import msgspec
 
+from lfmesh.core.replica import ReplicaCounters
+
 
 def _figure(description: str) -> msgspec.Meta:
     return msgspec.Meta(description=description)
@@ -53,25 +55,17 @@ class SnapshotterStatistics(msgspec.Struct, frozen=True):
     streams_waiting: Annotated[int, _figure("Streams that wait for their first snapshot")]
     held_messages: Annotated[int, _figure("Messages held back until their stream's gap is healed")]
     requests_waiting: Annotated[int, _figure("Recovery requests that wait for their turn")]
+    inputs_followed: Annotated[int, _figure("Ingestors of which it is known how far their records are in the states")]
     term: Annotated[int, _figure("Term of the publisher that is followed; 0 before the first")]
+    links_rebuilt_total: Annotated[int, _figure("Links that were given new sockets as nothing came over them")]
     beacon_age_ms: Annotated[float | None, _figure("Time since the publisher's last beacon")]
     input_lag_ms: Annotated[float | None, _figure("From publication to here, newest message")]
 
 
 @dataclass(slots=True)
-class Counters:
+class Counters(ReplicaCounters):
     """The mutable side of `SnapshotterStatistics`; the same names."""
 
-    frames_received_total: int = 0
-    messages_received_total: int = 0
-    beacons_received_total: int = 0
-    bad_frames_total: int = 0
-    state_updates_total: int = 0
-    snapshots_received_total: int = 0
-    states_discarded_total: int = 0
-    gaps_total: int = 0
-    recovery_timeouts_total: int = 0
-    term_changes_total: int = 0
     snapshots_created_total: int = 0
     store_writes_total: int = 0
     store_states_written_total: int = 0
@@ -82,10 +76,6 @@ class Counters:
     store_write_max_ms: float = 0.0
     store_batch_states: int = 0
     store_lag_ms: float = 0.0
-    input_lag_ms: float | None = None
-    messages_dropped_total: Counter[str] = field(default_factory=Counter)
-    recoveries_total: Counter[str] = field(default_factory=Counter)
-    recovery_requests_total: Counter[str] = field(default_factory=Counter)
     requests_total: Counter[str] = field(default_factory=Counter)
 
     def figures(self) -> dict[str, Any]:

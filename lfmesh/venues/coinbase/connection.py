@@ -6,6 +6,9 @@
 
 The first retry is at once, later ones back off with jitter. While the connection is up, streams that the venue has
 not confirmed are asked for again with a back-off of their own (`lfmesh.venues.coinbase.subscription`).
+
+Connecting and each request wait for a place in the schedule by which all connections of the process keep the venue's
+limit. A connection takes the place of its first request with its own: the venue ends those that do not subscribe soon.
 """
 
 import asyncio
@@ -17,6 +20,7 @@ from websockets.exceptions import ConnectionClosed, WebSocketException
 
 from lfmesh.config import VenueSection
 from lfmesh.core.backoff import Backoff
+from lfmesh.core.limits import RequestSchedule
 from lfmesh.core.repeat import Repeats
 from lfmesh.errors import BadVenueFrame
 from lfmesh.ports import Clock
@@ -33,9 +37,14 @@ GOOD_AFTER_S = 10.0
 
 _TICK_S = 0.1
 _BASE_PAUSE_S = 0.5
-_SUBSCRIBE_BASE_PAUSE_S = 1.0
-_BURST_CONNECTIONS = 16
-_CONNECTIONS_PER_S = 8
+_SUBSCRIBE_BASE_PAUSE_S = 0.5
+_NOTICEABLE_S = 0.05
+
+
+def ws_schedule(venue: VenueSection) -> RequestSchedule:
+    """This ingestor's share of the venue's limit."""
+    share = max(1, venue.ws_burst // venue.ingestors_per_address)
+    return RequestSchedule(venue.ws_requests_per_s / venue.ingestors_per_address, share)
 
 
 class Lane(Protocol):
@@ -71,12 +80,14 @@ class FeedCounters:
     watchdog_trips: int = 0
     venue_errors: int = 0
     resyncs: int = 0
+    requests: int = 0
+    delayed: int = 0
 
 
 class FeedConnection:
     """Carries `products` (the keys of `lanes`, in ASCII) over one connection; `run` it as a task, cancel to end it.
 
-    `random` returns a number in [0, 1), for the jitter.
+    `random` returns a number in [0, 1), for the jitter. `schedule` is shared by all connections of the process.
     """
 
     def __init__(
@@ -86,6 +97,7 @@ class FeedConnection:
         venue: VenueSection,
         owner: FeedOwner,
         *,
+        schedule: RequestSchedule,
         clock: Clock,
         random: Callable[[], float],
         log: "FilteringBoundLogger",
@@ -96,6 +108,7 @@ class FeedConnection:
         self._lanes = lanes
         self._venue = venue
         self._owner = owner
+        self._schedule = schedule
         self._clock = clock
         self._random = random
         self._log = log.bind(connection=number)
@@ -105,6 +118,8 @@ class FeedConnection:
         self._down_because = "not tried yet"
         self._arrived_at = 0.0
         self._up_since: float | None = None
+        self._places = 0
+        self._places_from = 0.0
         self._wake = asyncio.Event()
         self._loop = asyncio.get_running_loop()
 
@@ -137,7 +152,6 @@ class FeedConnection:
 
     async def run(self) -> None:
         """Until cancelled."""
-        await asyncio.sleep(max(0, self.number - _BURST_CONNECTIONS + 1) / _CONNECTIONS_PER_S)
         told = ""
         while True:
             why = await self._attempt()
@@ -156,13 +170,18 @@ class FeedConnection:
     async def _attempt(self) -> str:
         """Connect and stay as long as it lasts; why it ended."""
         self._up_since = None
+        await self._place_to_connect()
         try:
             socket = await open_socket(self._venue)
         except (OSError, WebSocketException, ValueError) as error:  # ValueError: the venue redirects to no URL
             self.counters.failed_attempts += 1
+            reached = not isinstance(error, OSError) or isinstance(error, TimeoutError)
+            self._give_back(1 if reached else 2)
             return f"cannot connect to {self._venue.ws_url}: {error}"
         self.counters.connects += 1
-        backoff = Backoff(_SUBSCRIBE_BASE_PAUSE_S, self._venue.backoff_max_s, self._random, first_at_once=False)
+        self.counters.requests += 1
+        self._places = 1
+        backoff = Backoff(_SUBSCRIBE_BASE_PAUSE_S, self._venue.refused_max_s, self._random, first_at_once=False)
         subscription = Subscription(self._venue.channels, self.products, self._venue.subscribe_timeout_s, backoff)
         self._subscription = subscription
         self._arrived_at = self._loop.time()
@@ -173,6 +192,7 @@ class FeedConnection:
             why = why or await self._ended(socket)
         finally:
             socket.detach()
+            self._give_back(self._places)
             self._subscription = None
             self._down_because = why
             if subscription.up:
@@ -187,7 +207,7 @@ class FeedConnection:
             now = self._loop.time()
             try:
                 async with asyncio.timeout(self._venue.subscribe_timeout_s):
-                    for request in subscription.due(now):
+                    for request in subscription.due(now, self._admits):
                         await socket.send(request)
             except ConnectionClosed:
                 return ""
@@ -202,6 +222,37 @@ class FeedConnection:
                 self.counters.watchdog_trips += 1
                 return f"the venue sent nothing for {self._venue.watchdog_s:g} s"
             await self._doze()
+
+    # The venue's limit ---------------------------------------------------------------------------------------------
+
+    async def _place_to_connect(self) -> None:
+        """Wait until connecting, and subscribing right after it, are within the limit."""
+        now = self._loop.time()
+        self._places, self._places_from = 2, self._schedule.reserve(2, now)
+        self.counters.delayed += self._places_from > now + _NOTICEABLE_S
+        try:
+            await asyncio.sleep(self._places_from - now)
+        except asyncio.CancelledError:
+            self._give_back(2)
+            raise
+
+    def _admits(self, requests: int) -> bool:
+        """Whether so many requests may be sent now; if not, their place is taken and comes."""
+        now = self._loop.time()
+        lacking = requests - self._places
+        if lacking > 0:
+            self._places += lacking
+            self._places_from = self._schedule.reserve(lacking, now)
+            self.counters.delayed += self._places_from > now + _NOTICEABLE_S
+        if now < self._places_from:
+            return False
+        self._places -= requests
+        self.counters.requests += requests
+        return True
+
+    def _give_back(self, places: int) -> None:
+        self._schedule.give_back(places)
+        self._places = 0
 
     async def _doze(self) -> None:
         """Until something changes, a tick at most."""
@@ -253,7 +304,7 @@ class FeedConnection:
                 self._owner.strayed(self.number, Stray.ERROR, frame)
             case Stray():
                 self._owner.strayed(self.number, control, frame)
-                if control is not Stray.UNKNOWN_PRODUCT and not _readable(frame):
+                if control is Stray.BAD_PRODUCT or (control is not Stray.UNKNOWN_PRODUCT and not _readable(frame)):
                     self._share(ts_ingest, frame)
                 return
             case _:

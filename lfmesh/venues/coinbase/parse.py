@@ -156,10 +156,14 @@ _Frame = _L2Update | _Ticker | _Match | _Heartbeat | _Snapshot | _LastMatch | _E
 _frames: msgspec.json.Decoder[_Frame] = msgspec.json.Decoder(_Frame)
 _decode = _frames.decode
 _decode_envelope = msgspec.json.Decoder(_Envelope).decode
+_is_word = re.compile(r"[a-z][a-z0-9_]*").fullmatch
+is_product_id = re.compile(r"[A-Z0-9]{1,20}(-[A-Z0-9]{1,20}){1,3}").fullmatch
+"""Truthy for a text that may be a product's id; a venue's frame with another one has been damaged."""
 _NAMES = frozenset(("l2update", "ticker", "match", "heartbeat", "snapshot", "last_match", "error"))
 _KINDS = {str(kind): kind for kind in IgnoredKind}
 _SIDES: dict[str, Side] = {"buy": "buy", "sell": "sell"}
-_TAKER: dict[Side, Side] = {"buy": "sell", "sell": "buy"}
+TAKER: dict[Side, Side] = {"buy": "sell", "sell": "buy"}
+"""The taker's side of a trade whose maker's is known."""
 
 
 def parse(frame: bytes) -> Parsed:
@@ -171,7 +175,7 @@ def parse(frame: bytes) -> Parsed:
     event: Parsed
     match wire:
         case _L2Update():
-            for _, px, qty in wire.changes:  # `_check`, without the call
+            for _, px, qty in wire.changes:  # `check`, without the call
                 if not is_decimal(px) or (px[0] == "0" and _is_zero(px)):
                     raise BadVenueFrame(Reason.BAD_PRICE, _shown(px))
                 if not is_decimal(qty):
@@ -198,8 +202,8 @@ def parse(frame: bytes) -> Parsed:
 
 def _trade(wire: _MatchFields) -> Trade:
     px, qty = wire.price, wire.size
-    _check(px, qty)
-    return Trade(wire.product_id, wire.trade_id, px, qty, _TAKER[wire.side], to_ns(wire.time), wire.sequence)
+    check(px, qty)
+    return Trade(wire.product_id, wire.trade_id, px, qty, TAKER[wire.side], to_ns(wire.time), wire.sequence)
 
 
 def _quote(wire: _Ticker) -> Quote:
@@ -209,7 +213,7 @@ def _quote(wire: _Ticker) -> Quote:
     px, qty, side = wire.price, wire.last_size, wire.side
     if wire.trade_id and ts_event and qty:
         px = px or ""
-        _check(px, qty)
+        check(px, qty)
         taker = _SIDES.get(side or "")
         if taker is None:
             raise BadVenueFrame(Reason.BAD_SIDE, _shown(side))
@@ -235,10 +239,11 @@ def _best(px: str | None, qty: str | None) -> tuple[str, str | None] | None:
 
 def _check_levels(levels: Iterable[Level]) -> None:
     for px, qty in levels:
-        _check(px, qty)
+        check(px, qty)
 
 
-def _check(px: str, qty: str) -> None:
+def check(px: str, qty: str) -> None:
+    """BadVenueFrame unless the price is a positive decimal and the size one that is not negative."""
     if not is_decimal(px) or (px[0] == "0" and _is_zero(px)):
         raise BadVenueFrame(Reason.BAD_PRICE, _shown(px))
     if not is_decimal(qty):
@@ -309,18 +314,18 @@ def _undecodable(frame: bytes, error: Exception) -> Ignored:
     try:
         if isinstance(error, msgspec.ValidationError):
             name = _decode_envelope(frame).type
-            if name not in _NAMES:
+            if name not in _NAMES and _is_word(name):  # another name is a damaged one, of whatever frame
                 return Ignored(_KINDS.get(name, IgnoredKind.UNKNOWN), name[:40])
     except msgspec.ValidationError:  # no usable type: the first error says it better
         pass
     except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as deeper:
         fault = deeper
-    reason = _reason(fault) if isinstance(fault, msgspec.ValidationError) else Reason.INVALID_JSON
+    reason = reason_of(fault) if isinstance(fault, msgspec.ValidationError) else Reason.INVALID_JSON
     raise BadVenueFrame(reason, str(fault)[:MAX_DETAIL]) from error
 
 
-def _reason(error: msgspec.ValidationError) -> Reason:
-    """msgspec says what is wrong in words only; a test pins them."""
+def reason_of(error: msgspec.ValidationError) -> Reason:
+    """Under which reason a decoder's refusal is counted; msgspec says what is wrong in words only; a test pins them."""
     text = str(error)
     if "missing required field" in text:
         return Reason.MISSING_FIELD

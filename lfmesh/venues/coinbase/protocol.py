@@ -15,7 +15,7 @@ from typing import Literal
 
 import msgspec
 
-from lfmesh.venues.coinbase.parse import MAX_DETAIL, VenueError
+from lfmesh.venues.coinbase.parse import MAX_DETAIL, VenueError, is_product_id
 
 ECHOED = {"level2_batch": "level2_50", "ticker_batch": "ticker_1000"}
 """Channels that the venue confirms under another name. The name asked for is accepted as well."""
@@ -34,6 +34,8 @@ class Stray(StrEnum):
     ERROR = "error"
     NO_PRODUCT = "no_product"
     UNKNOWN_PRODUCT = "unknown_product"
+    BAD_PRODUCT = "bad_product"
+    """Its product's id is none: the frame has been damaged, and may be anybody's."""
     INVALID_JSON = "invalid_json"
 
 
@@ -115,7 +117,9 @@ def _stray(frame: bytes) -> Stray:
         return Stray.NO_PRODUCT
     except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
         return Stray.INVALID_JSON
-    return Stray.NO_PRODUCT if product is None else Stray.UNKNOWN_PRODUCT
+    if product is None:
+        return Stray.NO_PRODUCT
+    return Stray.UNKNOWN_PRODUCT if is_product_id(product) else Stray.BAD_PRODUCT
 
 
 _KEY = b'"product_id":"'

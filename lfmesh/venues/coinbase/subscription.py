@@ -11,7 +11,7 @@ unsubscribe and subscribe in one go. Times are seconds of one monotonic clock.
 """
 
 from collections import deque
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 
 from lfmesh.core.backoff import Backoff
@@ -19,7 +19,7 @@ from lfmesh.venues.coinbase.parse import VenueError
 from lfmesh.venues.coinbase.protocol import BOOK_CHANNELS, Echo, Stream, confirmed, subscribe, unsubscribe
 
 PACE_S = 0.15
-"""Least time between two requests: under the venue's limit of 8 a second."""
+"""Least time between two requests: after an error its echo may follow, and must not be taken for another's answer."""
 
 RESYNC_INTERVAL_S = 2.0
 """Least time between two resyncs of one product."""
@@ -118,15 +118,18 @@ class Subscription:
             taken += 1
         return taken
 
-    def due(self, now: float) -> list[str]:
-        """Requests to send now, in this order."""
+    def due(self, now: float, admits: Callable[[int], bool] = lambda _: True) -> list[str]:
+        """Requests to send now, in this order.
+
+        `admits` is asked whether so many may be sent; what it does not admit is due again at the next call.
+        """
         if self._ask is not None:
             if now < self._ask.deadline:
                 return []
             self._unanswered(self._ask, now)
         if now < self._next_at:
             return []
-        requests = self._next_requests(now)
+        requests = self._next_requests(now, admits)
         if requests:
             self._next_at = now + PACE_S
         return requests
@@ -163,23 +166,24 @@ class Subscription:
 
     # Inside -----------------------------------------------------------------------------------------------------
 
-    def _next_requests(self, now: float) -> list[str]:
+    def _next_requests(self, now: float, admits: Callable[[int], bool]) -> list[str]:
+        if not self._queue and self._retry_at is not None and now >= self._retry_at:
+            self._retry_at = None
+            self._queue.append(tuple(self._why))
         if self._queue:
+            if not admits(1):
+                return []
             products = self._queue.popleft()
             self._ask = _Ask(products, now + self._timeout_s, 1, False)
             return [subscribe(self._channels, products)]
         resyncs = tuple(product for product, at in self._resyncs.items() if at <= now)
-        if resyncs:
-            for product in resyncs:
-                del self._resyncs[product]
-                self._resynced_at[product] = now
-            self._ask = _Ask(resyncs, now + self._timeout_s, 2, True)
-            return [unsubscribe(self._book_channels, resyncs), subscribe(self._book_channels, resyncs)]
-        if self._retry_at is not None and now >= self._retry_at:
-            self._retry_at = None
-            self._queue.append(tuple(self._why))
-            return self._next_requests(now)
-        return []
+        if not resyncs or not admits(2):
+            return []
+        for product in resyncs:
+            del self._resyncs[product]
+            self._resynced_at[product] = now
+        self._ask = _Ask(resyncs, now + self._timeout_s, 2, True)
+        return [unsubscribe(self._book_channels, resyncs), subscribe(self._book_channels, resyncs)]
 
     def _unanswered(self, ask: _Ask, now: float) -> None:
         self._ask = None

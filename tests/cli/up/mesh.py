@@ -11,10 +11,10 @@ import tempfile
 import time
 import uuid
 from collections.abc import Callable, Iterator
-from contextlib import aclosing, contextmanager
+from contextlib import contextmanager
 from pathlib import Path
 
-from lfmesh.client import Received, Session, Update, meshfile, parse
+from lfmesh.client import Increment, Snapshot, connect, meshfile
 from lfmesh.client.meshfile import MeshFile
 
 DEADLINE_S = 30.0
@@ -126,15 +126,16 @@ def an_up() -> Iterator[Up]:
         shutil.rmtree(root)
 
 
-def first_updates(url: str, products: list[str], count: int = 1, channel: str = "ticker") -> list[Update]:
+def first_updates(url: str, products: list[str], count: int = 1, channel: str = "ticker") -> list[Snapshot | Increment]:
     """What a client gets first, within the deadline."""
 
-    async def follow() -> list[Update]:
-        updates: list[Update] = []
-        async with asyncio.timeout(DEADLINE_S), aclosing(Session(url, products, [channel]).events()) as events:
-            async for event in events:
-                if isinstance(event, Received) and isinstance(message := parse(event.text), Update):
-                    updates.append(message)
+    async def follow() -> list[Snapshot | Increment]:
+        updates: list[Snapshot | Increment] = []
+        async with asyncio.timeout(DEADLINE_S), connect(url, open_timeout_s=None) as feed:
+            await feed.subscribe(products, channels=[channel])
+            async for event in feed:
+                if isinstance(event, Snapshot | Increment):
+                    updates.append(event)
                     if len(updates) == count:
                         break
         return updates

@@ -6,10 +6,11 @@ from pathlib import Path
 import pytest
 from rich.console import Console
 
-from lfmesh.cli.up.board import Line, Places, Work, changed, line_of, plain, render
+from lfmesh.cli.up.board import Line, Places, Work, changed, line_of, plain, render, where_lines, works_of
 from lfmesh.cli.up.mesh import places_of
 from lfmesh.cli.up.screen import PlainScreen
 from lfmesh.cli.up.unit import Unit
+from lfmesh.top.state import Row
 from lfmesh.types import Role
 
 
@@ -71,6 +72,53 @@ def test_the_screen_has_addresses_and_a_line_a_unit() -> None:
     text = console.file.getvalue()
     for part in ("LedgerFlux Mesh", "ws://127.0.0.1:8000/ws", "lfmesh watch", "lfmesh top", "normalizer-0", "1,234"):
         assert part in text
+
+
+def text_of(lines: list[Line], width: int) -> list[str]:
+    console = Console(file=io.StringIO(), width=width)
+    console.print(render("LedgerFlux Mesh", None, lines, None, width))
+    assert isinstance(console.file, io.StringIO)
+    return console.file.getvalue().splitlines()
+
+
+@pytest.mark.parametrize("width", range(40, 121, 10))
+def test_narrow_terminals_lose_columns_and_no_figure_is_cut(width: int) -> None:
+    line = line_of(a_unit(), READY._replace(duty="standby"), 61.5)
+    late = line_of(a_unit(), READY._replace(state="not ready", reasons=["no ingestor is known"]), 61.5)
+    shown = text_of([line, late], width)
+    assert all(len(text) <= width for text in shown)
+    row = next(text.split() for text in shown if text.startswith("normalizer-0  ready"))
+    order = ["1,234", "standby", "1.2", "17", "1m01s"]
+    there = [figure for figure in order if figure in row]
+    assert there == order[: len(there)], "the least important went first"
+    assert len(there) >= min(len(order), (width - 50) // 10)
+    assert "noingestorisknown" in "".join("".join(shown[3:]).split())
+
+
+def test_which_of_a_pair_is_at_work_is_shown_and_a_change_of_it_is_news() -> None:
+    def row(instance: str, pid: int, *, active: bool) -> Row:
+        return Row(
+            role=Role.NORMALIZER, instance=instance, shard=0, state="ready", reasons=[], pid=pid, host="", http="",
+            age_s=9.0, restarts=0, messages_in_per_s=1.0, messages_out_per_s=1.0, active=active,
+        )  # fmt: skip
+
+    before = works_of([row("normalizer-0", 17, active=True), row("normalizer-0-b", 18, active=False)])
+    unit = a_unit()
+    line = line_of(unit, before[Role.NORMALIZER, "normalizer-0"], 9.0)
+    assert (line.duty, "  active  " in plain(line)) == ("active", True)
+    assert " active " in text_of([line], 120)[-1]
+    after = works_of([row("normalizer-0", 17, active=False), row("normalizer-0-b", 18, active=True)])
+    changed_line = line_of(unit, after[Role.NORMALIZER, "normalizer-0"], 9.0)
+    assert changed_line.duty == "standby"
+    assert changed({"normalizer-0": line}, [changed_line]) == [changed_line]
+    assert line_of(unit, None, 9.0).duty == ""
+
+
+def test_every_gateway_is_named() -> None:
+    places = Places("ws://127.0.0.1:8000/ws", "http://127.0.0.1:8000", others=("ws://127.0.0.1:8001/ws",))
+    assert where_lines(places)[0] == (
+        "ready for clients: ws://127.0.0.1:8000/ws  ws://127.0.0.1:8001/ws   page: http://127.0.0.1:8000/"
+    )
 
 
 @pytest.mark.parametrize("json", [False, True])

@@ -8,14 +8,17 @@ import pytest
 
 from lfmesh.cli.up.command import COINBASE_PRODUCTS, make_plan, parse_source
 from lfmesh.cli.up.plan import Plan, with_private_addresses
+from lfmesh.cli.up.unit import SIMULATOR
 from lfmesh.config import Config
 from lfmesh.errors import BadTape, ConfigError
+from lfmesh.types import Role
 from loadgen.sim import products
 from loadgen.tape import Writer
 
 DEFAULTS: dict[str, Any] = {
     "source": ("sim", None), "speed": 1.0, "tape_start": "client", "rate": 200, "products": None, "shards": None,
-    "gateway_port": None, "data_dir": None, "config_path": None, "log_format": None, "log_level": None,
+    "lines": "A", "standby": False, "gateways": 1, "registries": None, "gateway_port": None,
+    "data_dir": None, "config_path": None, "log_format": None, "log_level": None,
 }  # fmt: skip
 
 
@@ -97,20 +100,96 @@ def test_two_processes_of_one_name_are_refused(tmp_path: Path) -> None:
         plan_of(config_path=file)
 
 
-def test_private_addresses_replace_every_shared_one() -> None:
-    config = Config().override({"ops": {"port": 9000}, "gateway": {"drain_s": 30}})
-    private = with_private_addresses(config, Path("/tmp/lfmesh-x"))
-    shared = [
-        f"{section}.{key}"
-        for section, keys in private.model_dump().items()
-        for key, value in keys.items()
-        if "bind" in key and not str(value).startswith("ipc:///tmp/lfmesh-x/")
-    ]
-    assert shared == []
-    assert private.registry.endpoints == ("ipc:///tmp/lfmesh-x/registry.requests",)
-    assert (private.ops.port, private.gateway.drain_s) == (0, 1.0)
-    addresses = [value for keys in private.model_dump().values() for key, value in keys.items() if "bind" in key]
-    assert len(set(addresses)) == len(addresses)
-    for wrong in (Path("/tmp/" + "x" * 90), Path("/tmp/a b")):
-        with pytest.raises(ConfigError, match="set TMPDIR"):
-            with_private_addresses(config, wrong)
+def names_of(plan: Plan, *kinds: Role) -> list[str]:
+    return [unit.name for unit in plan.units() if unit.kind in kinds]
+
+
+def config_of(plan: Plan, name: str) -> Config:
+    """What the process of a unit runs with."""
+    (unit,) = [unit for unit in plan.units() if unit.name == name]
+    return plan.config.override(unit.changes)
+
+
+def test_two_lines_are_two_ingestors_of_the_same_products_that_share_the_venues_limits() -> None:
+    plan = plan_of(lines="AB", products="3")
+    assert names_of(plan, Role.INGESTOR) == ["ingestor-A", "ingestor-B"]
+    for line in ("A", "B"):
+        config = config_of(plan, f"ingestor-{line}")
+        assert (config.ingestor.instance, config.ingestor.line) == (f"ingestor-{line}", line)
+        assert config.ingestor.products == ()
+        assert config.venue.ingestors_per_address == 2
+    assert plan_of().config.venue.ingestors_per_address == 1
+
+
+def test_one_line_is_the_one_that_the_configuration_says(tmp_path: Path) -> None:
+    file = tmp_path / "c.toml"
+    file.write_text('[ingestor]\ninstance = "feed-B"\nline = "B"\n')
+    assert names_of(plan_of(config_path=file), Role.INGESTOR) == ["feed-B"]
+    assert config_of(plan_of(config_path=file), "feed-B").ingestor.line == "B"
+    assert names_of(plan_of(config_path=file, lines="AB"), Role.INGESTOR) == ["feed-A", "feed-B"]
+
+
+def test_pairs_are_named_after_their_first_and_start_after_it() -> None:
+    plan = plan_of(standby=True, shards=2)
+    for role in (Role.NORMALIZER, Role.SNAPSHOTTER):
+        assert names_of(plan, role) == [f"{role}-0", f"{role}-0-b", f"{role}-1", f"{role}-1-b"]
+    units = {unit.name: unit for unit in plan.units()}
+    assert (units["normalizer-1"].after, units["normalizer-1-b"].after) == ("", "normalizer-1")
+    assert (units["normalizer-1-b"].shard, units["snapshotter-0-b"].shard) == (1, 0)
+    assert config_of(plan, "normalizer-1-b").normalizer.instance == "normalizer-1-b"
+    assert units["normalizer-1"].order == units["normalizer-1-b"].order, "they end together: none takes over"
+
+
+def test_several_gateways_have_ports_that_follow() -> None:
+    plan = plan_of(gateways=3, gateway_port=9000)
+    assert names_of(plan, Role.GATEWAY) == ["gateway-0", "gateway-1", "gateway-2"]
+    units = {unit.name: unit for unit in plan.units()}
+    assert [config_of(plan, f"gateway-{number}").gateway.port for number in range(3)] == [9000, 9001, 9002]
+    assert units["gateway-0"].fallback is None, "the port that was asked for, or none"
+    assert units["gateway-1"].fallback == {"gateway": {"port": 0}}
+    free = plan_of(gateways=2, gateway_port=0)
+    assert [config_of(free, f"gateway-{number}").gateway.port for number in range(2)] == [0, 0]
+    assert config_of(plan_of(gateways=2, gateway_port=65535), "gateway-1").gateway.port == 0
+
+
+def test_pairs_bring_a_second_registry_unless_a_number_is_said() -> None:
+    assert names_of(plan_of(), Role.REGISTRY) == ["registry-0"]
+    assert names_of(plan_of(standby=True), Role.REGISTRY) == ["registry-0", "registry-1"]
+    assert names_of(plan_of(standby=True, registries=1), Role.REGISTRY) == ["registry-0"]
+    assert len(names_of(plan_of(registries=3), Role.REGISTRY)) == 3
+
+
+def test_names_that_end_in_no_number_are_numbered(tmp_path: Path) -> None:
+    file = tmp_path / "c.toml"
+    file.write_text('[gateway]\ninstance = "edge"\n[registry]\ninstance = "names-0"\n')
+    plan = plan_of(config_path=file, gateways=2, registries=2)
+    assert names_of(plan, Role.GATEWAY, Role.REGISTRY) == ["names-0", "names-1", "edge", "edge-1"]
+
+
+def test_every_process_has_private_addresses_of_its_own(tmp_path: Path) -> None:
+    file = tmp_path / "c.toml"
+    file.write_text("[ops]\nport = 9000\n[gateway]\ndrain_s = 30.0\n")
+    public = plan_of(config_path=file, lines="AB", standby=True, gateways=2, registries=2)
+    private = with_private_addresses(public, Path("/tmp/lfmesh-x"))
+    bound = []
+    for unit in private.units():
+        if unit.kind == SIMULATOR:
+            continue
+        config = private.config.override(unit.changes)
+        section = getattr(config, unit.kind).model_dump()
+        bound += [value for key, value in section.items() if key.startswith("bind_")]
+        assert (config.ops.port, config.gateway.drain_s) == (0, 0.8)
+        assert config.registry.endpoints == tuple(
+            f"ipc:///tmp/lfmesh-x/registry-{number}.requests" for number in range(2)
+        )
+        if unit.kind == Role.REGISTRY:
+            assert config.registry.bind_requests in config.registry.endpoints
+    assert len(bound) == 2 * 3 + 2 * 2 + 4 * 4 + 4 * 2 + 2
+    assert len(set(bound)) == len(bound)
+    assert all(address.startswith("ipc:///tmp/lfmesh-x/") and "{" not in address for address in bound)
+
+
+@pytest.mark.parametrize("wrong", ["/tmp/" + "x" * 90, "/tmp/a b"])
+def test_a_folder_that_can_hold_no_sockets_is_refused(wrong: str) -> None:
+    with pytest.raises(ConfigError, match="set TMPDIR"):
+        with_private_addresses(plan_of(), Path(wrong))

@@ -54,6 +54,19 @@ def test_a_first_start_that_cannot_succeed_is_given_up_with_its_line() -> None:
     assert unit.state == "failed"
 
 
+def test_a_port_that_is_only_wished_for_is_replaced_by_another_at_once() -> None:
+    unit = a_unit()
+    unit.fallback = {"gateway": {"port": 0}}
+    unit.forking(0.0)
+    unit.failed("PortInUse", "http://127.0.0.1:8001 is in use by another process")
+    assert unit.ended(FAILED, 0.1) == Restart(0.0)
+    assert unit.note == "http://127.0.0.1:8001 is in use by another process; it gets another"
+    assert (unit.state, unit.remembered, unit.restarts) == ("pause", {"gateway": {"port": 0}}, 0)
+    unit.forking(0.1)
+    unit.failed("PortInUse", "again")
+    assert isinstance(unit.ended(FAILED, 0.2), GiveUp), "that was its one other choice"
+
+
 def test_after_a_success_the_same_fault_is_tried_again_but_not_for_ever() -> None:
     unit = a_unit()
     decision = unit.ended(KILLED, run(unit, 0.0))

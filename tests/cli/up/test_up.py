@@ -18,7 +18,7 @@ from pathlib import Path
 
 import pytest
 
-from lfmesh.client import Update
+from lfmesh.client import Increment, Snapshot, TradeEvent, TradesSnapshot
 from lfmesh.client.meshfile import MeshFile
 from lfmesh.exact import is_decimal
 from loadgen.tape import Writer
@@ -38,7 +38,7 @@ def test_it_comes_up_serves_is_seen_and_ends_on_ctrl_c() -> None:
         mesh = up.mesh(*ROLES)
         updates = first_updates(mesh.gateway_url, ["BTC-USD", "ETH-USD"], 5)
         assert {update.product for update in updates} <= {"BTC-USD", "ETH-USD"}
-        assert updates[0].op == "snapshot"
+        assert isinstance(updates[0], Snapshot)
 
         watched = run_lfmesh("watch", "BTC-USD", "--json", "--duration", "2", "--data-dir", str(up.data_dir), up=up)
         assert watched.returncode == 0, watched.stderr
@@ -326,7 +326,7 @@ def play(up: Up, tape: Path, start: str) -> None:
     else:
         until(lambda: "the tape waits for the first client" in up.said(), "the tape waits")
         updates = first_updates(mesh.gateway_url, ["BTC-USD"], 5, "trades")
-        assert updates[0].op == "snapshot"
+        assert isinstance(updates[0], Snapshot)
         ids = trade_ids(updates)
         assert ids == sorted(set(ids))
         assert ids
@@ -334,5 +334,8 @@ def play(up: Up, tape: Path, start: str) -> None:
     up.gone()
 
 
-def trade_ids(updates: list[Update]) -> list[int]:
-    return [trade.trade_id for update in updates if isinstance(update.content, list) for trade in update.content]
+def trade_ids(updates: list[Snapshot | Increment]) -> list[int]:
+    listed = [update.trades for update in updates if isinstance(update, TradesSnapshot)]
+    return [trade.trade_id for trades in listed for trade in trades] + [
+        update.trade_id for update in updates if isinstance(update, TradeEvent)
+    ]

@@ -2,11 +2,12 @@
 
 import json
 from collections.abc import AsyncIterator, Callable, Sequence
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, suppress
 from http import HTTPStatus
 
 from websockets.asyncio.server import ServerConnection, serve
 from websockets.datastructures import Headers
+from websockets.exceptions import ConnectionClosedError
 from websockets.http11 import Request, Response
 
 Script = Callable[[dict[str, object]], Sequence[bytes]]
@@ -18,6 +19,10 @@ async def gateway(script: Script, *, close: tuple[int, str] | None = None) -> As
     """The WebSocket URL of a gateway; `close` ends each connection after the script."""
 
     async def handle(connection: ServerConnection) -> None:
+        with suppress(ConnectionClosedError):
+            await converse(connection)
+
+    async def converse(connection: ServerConnection) -> None:
         async for text in connection:
             request = json.loads(text)
             match request["op"]:

@@ -9,6 +9,7 @@ from lfmesh.core.statehash import TradeHash, state_hash
 from lfmesh.types import Channel, Level, Position
 from loadgen.client.checker import Checker
 from loadgen.client.report import report
+from loadgen.client.tap import CheckerTap
 from loadgen.client.violations import Kind
 from loadgen.client.wire import Ping, Subscribe
 from tests.loadgen.client.feed import (
@@ -229,7 +230,7 @@ def test_what_was_published_before_the_stream_was_asked_for_is_no_latency(feed: 
     feed.subscribe("book", resume=(EPOCH, 7), request_id=2)
     feed.give(book_incr(8, stamps=(1, 2, asked_at - 1)), book_incr(9, stamps=(1, 2, asked_at + 1)))
     assert (feed.checker.publish_latency.count, feed.checker.from_before) == (2, 2)
-    assert report([feed.checker], 1.0, [], with_hash=False).from_before == 2
+    assert report([CheckerTap(feed.checker)], 1.0, [], with_hash=False).from_before == 2
     feed.assert_clean()
 
 
@@ -528,3 +529,33 @@ def test_the_states_of_two_clients_have_one_hash_whatever_their_positions() -> N
     trades = feed.checker.trades(P)
     assert trades is not None
     assert trades.hash.hexdigest() == expected.hexdigest()
+
+
+def settled_snapshot(seq: int, ids: list[int], settled: int, missing: tuple[int, int] | None = None) -> list[bytes]:
+    state = encode.trades_state([encode.trade_fields(trade(number)) for number in ids], settled)
+    return snapshot(Channel.TRADES, seq, [state], reason="gap", epoch=EPOCH + 1, missing=missing)
+
+
+def test_trades_up_to_the_last_trade_id_must_be_listed_or_declared() -> None:
+    for ids, settled, missing, gaps in (
+        ([3, 4], 4, None, 0),
+        ([3, 4], 6, None, 1),
+        ([3, 4], 6, (5, 6), 0),
+        ([], 6, (3, 6), 0),
+        ([], 6, (4, 6), 1),
+        ([6], 6, (3, 4), 1),
+        ([7], 7, (4, 5), 2),
+    ):
+        feed = Feed()
+        feed.subscribe("trades")
+        feed.give(trades_snapshot(5, [trade(1), trade(2)]), settled_snapshot(0, ids, settled, missing))
+        assert feed.kinds == [Kind.TRADE_GAP] * gaps, (ids, settled, missing)
+        feed.give(trade_incr(1, trade(settled + 1), epoch=EPOCH + 1))
+        assert len(feed.kinds) == gaps
+
+
+def test_a_last_trade_id_before_the_last_trade_is_wrong() -> None:
+    feed = Feed()
+    feed.subscribe("trades")
+    feed.give(trades_snapshot(5, [trade(1), trade(2)]), settled_snapshot(0, [3, 4], 3))
+    assert feed.kinds == [Kind.TRADE_ORDER]

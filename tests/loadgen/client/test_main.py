@@ -27,7 +27,7 @@ async def client(*arguments: str) -> tuple[int, str, str]:
 
 
 async def against(frames: Sequence[bytes], *arguments: str) -> tuple[int, str, str]:
-    async with gateway(lambda _: frames) as url:
+    async with gateway(lambda request: [] if "from_seq" in request else frames) as url:
         return await client("--gateway-url", url, "--channels", "ticker", "--until-quiet", "0.3", *arguments)
 
 

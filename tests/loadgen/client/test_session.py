@@ -109,10 +109,10 @@ def test_a_run_ends_when_the_feed_is_quiet_and_reports_it() -> None:
         async with gateway(lambda _: [*snapshot(Channel.TICKER, 0, [QUIET_TICK]), tick(1, QUIET_TICK)]) as url:
             assert await products_of(url) == (P,)
             config = RunConfig(
-                url=url, channels=("ticker",), clients=3, duration_s=30, until_quiet_s=0.2, validate=True
+                urls=(url,), channels=("ticker",), clients=3, duration_s=30, until_quiet_s=0.2, validate=True
             )
             outcome = await run(config, asyncio.Event())
-        found = report(outcome.checkers, outcome.duration_s, outcome.closed, with_hash=True)
+        found = report(outcome.taps, outcome.duration_s, outcome.closed, with_hash=True)
         assert found.failure is None
         assert found.increments == {"ticker": 3}
         assert found.snapshots == {"subscribe": 3}
@@ -125,9 +125,9 @@ def test_a_run_ends_when_the_feed_is_quiet_and_reports_it() -> None:
 def test_a_run_says_when_nothing_came_or_the_gateway_hung_up() -> None:
     async def scenario(close: tuple[int, str] | None) -> str | None:
         async with gateway(lambda _: [], close=close) as url:
-            config = RunConfig(url=url, products=(P,), duration_s=0.3)
+            config = RunConfig(urls=(url,), products=(P,), duration_s=0.3)
             outcome = await run(config, asyncio.Event())
-        return report(outcome.checkers, outcome.duration_s, outcome.closed, with_hash=False).failure
+        return report(outcome.taps, outcome.duration_s, outcome.closed, with_hash=False).failure
 
     assert run_async(scenario(None)) == "nothing came"
     assert "1013 full" in (run_async(scenario((1013, "full"))) or "")
@@ -138,3 +138,28 @@ def test_the_models_agree_with_the_encoder_and_refuse_what_is_wrong() -> None:
     assert model_fault(book_incr(6, [("1e5", "1")])) is not None
     assert model_fault(b'{"op":"surprise"}') is not None
     assert model_fault(b"\xff") is not None
+
+
+def test_resumes_over_cut_connections_are_checked_and_reported() -> None:
+    requests: list[dict[str, object]] = []
+
+    def script(request: dict[str, object]) -> list[bytes]:
+        requests.append(request)
+        at = request.get("from_seq")
+        if at is None:
+            return [*snapshot(Channel.TICKER, 0, [QUIET_TICK]), tick(1, QUIET_TICK)]
+        assert isinstance(at, dict)
+        return [tick(at[P]["ticker"]["seq"] + 1, QUIET_TICK)]
+
+    async def scenario() -> None:
+        async with gateway(script) as url:
+            config = RunConfig(urls=(url,), channels=("ticker",), duration_s=1.2, drop_every_s=0.3)
+            outcome = await run(config, asyncio.Event())
+        found = report(outcome.taps, outcome.duration_s, outcome.closed, with_hash=False)
+        assert found.failure is None
+        assert found.resumes == found.connections - 1 == len(requests) - 1 >= 2
+        assert len(requests) - 1 <= found.increments["ticker"] <= len(requests)
+        assert found.snapshots == {"subscribe": 1}
+        assert found.disconnections == {"the client's own doing": found.resumes}
+
+    run_async(scenario())

@@ -76,6 +76,8 @@ def board_with(*lines: Line, seed: int = 1, limit_bytes: int = 1 << 20) -> Fault
         ),
         ("stall:for_s=3", Fault(kind="stall", for_s=3.0)),
         ("refuse", Fault(kind="refuse")),
+        ("slow:delay_s=0.5,share=0.5", Fault(kind="slow", delay_s=0.5, share=0.5)),
+        ("hide:count=100,products=BTC-USD", Fault(kind="hide", count=100, products=frozenset({"BTC-USD"}))),
     ],
 )
 def test_faults_are_read_from_flags(text: str, fault: Fault) -> None:
@@ -94,6 +96,13 @@ def test_faults_are_read_from_flags(text: str, fault: Fault) -> None:
         ("lose:share=0.1,channels=full", "channels are of"),
         ("stall:share=0.5", "has no share"),
         ("stall:for_s=0", "for_s is above 0"),
+        ("slow", "such as delay_s=0.5"),
+        ("slow:delay_s=0", "delay_s is above 0"),
+        ("fail:delay_s=1", "delay_s belongs to slow"),
+        ("hide", "such as count=100"),
+        ("hide:count=0", "count is at least 1"),
+        ("hide:count=1.5", "count is a whole number"),
+        ("lose:share=0.1,count=3", "count belongs to hide"),
     ],
 )
 def test_faults_that_cannot_be_read_say_why(text: str, complaint: str) -> None:
@@ -267,3 +276,15 @@ def test_a_connection_that_has_gone_is_left_alone() -> None:
     board.detach(line)
     board.begin(Fault(kind="drop"))
     assert line.cuts == 0
+
+
+def test_rest_fails_as_it_is_told_for_whom_it_is_told() -> None:
+    board = board_with()
+    assert board.fails("BTC-USD") is None
+    limit = board.begin(Fault(kind="limit", products=frozenset({"ETH-USD"})))
+    assert (board.fails("ETH-USD"), board.fails("BTC-USD"), board.fails(None)) == ("limit", None, None)
+    board.end(limit)
+    board.begin(Fault(kind="fail", share=0.5))
+    failed = sum(board.fails(None) == "fail" for _ in range(1000))
+    assert 420 < failed < 580
+    assert board.hits == {"limit": 1, "fail": failed}

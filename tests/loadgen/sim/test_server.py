@@ -316,7 +316,55 @@ def test_the_request_limit_answers_429_and_spares_truth_and_control() -> None:
     aio.run(scenario())
 
 
+def test_rest_can_be_slow_and_behind_and_the_rest_is_not() -> None:
+    async def scenario() -> None:
+        config = quick(product_count=2, count=2000, rate_msgs_s=20_000, start_paused=True)
+        async with serve(config) as sim:
+            sim.start()
+            await sim.wait_finished()
+            newest = sim.truth("BTC-USD").last_trade_id
+            assert newest is not None
+            url = f"{sim.rest_url}/products/BTC-USD/trades?limit=1"
+            for path in ("kind=hide&count=5&products=BTC-USD", "kind=slow&delay_s=0.05&products=BTC-USD"):
+                status, _, begun = await get(f"{sim.rest_url}/control/fault?{path}")
+                assert status == 200, begun
+            _, _, rows = await get(url)
+            assert [row["trade_id"] for row in rows] == [newest - 5]
+            _, _, others = await get(url.replace("BTC-USD", "ETH-USD"))
+            assert others[0]["trade_id"] == sim.truth("ETH-USD").last_trade_id
+            _, _, report = await get(f"{sim.rest_url}/control/status")
+            assert (report["fault_hits"]["hide"], report["fault_hits"]["slow"]) == (1, 1)
+            assert sim.truth("BTC-USD").last_trade_id == newest
+            sim.clear_faults()
+            _, _, rows = await get(url)
+            assert [row["trade_id"] for row in rows] == [newest]
+
+    aio.run(scenario())
+
+
 # Control
+
+
+def test_rest_can_fail_and_the_truth_is_told_all_the_same() -> None:
+    async def scenario() -> None:
+        async with serve(quick(count=2000, rate_msgs_s=20_000)) as sim:
+            await sim.wait_finished()
+            product = sim.products[0]
+            trades = f"{sim.rest_url}/products/{product}/trades"
+            _, _, rows = await get(f"{trades}?limit=1000")
+            sim.begin_fault(Fault(kind="limit"))
+            status, headers, _ = await get(trades)
+            assert (status, headers["retry-after"]) == (429, "1")
+            sim.clear_faults()
+            sim.begin_fault(Fault(kind="fail"))
+            assert (await get(trades))[0] == 503
+            _, _, truth = await get(f"{sim.rest_url}/truth/{product}/trades?after={rows[9]['trade_id']}")
+            assert truth == rows[:9][::-1]
+            assert len((await get(f"{sim.rest_url}/truth/{product}/trades"))[2]) == len(rows)
+            assert (await get(f"{sim.rest_url}/truth/{product}/trades?after=x"))[0] == 400
+            assert (await get(f"{sim.rest_url}/truth/NO-SUCH/trades"))[0] == 404
+
+    aio.run(scenario())
 
 
 def test_the_status_reports_the_run_and_who_is_there() -> None:

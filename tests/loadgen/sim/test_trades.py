@@ -34,6 +34,19 @@ def test_pages_are_newest_first_and_both_cursors_exclusive(
     assert (page.newest_id, page.oldest_id) == ((expected[0], expected[-1]) if expected else (None, None))
 
 
+def test_the_newest_trades_can_be_left_out() -> None:
+    log = log_of(range(11, 21))
+    for hidden, after, expected in (
+        (3, None, [17, 16]),
+        (3, 13, [12, 11]),
+        (9, None, [11]),
+        (10, None, []),
+        (99, 15, []),
+    ):
+        page = log.page(2, after, None, hidden)
+        assert [json.loads(row)["trade_id"] for row in page.rows] == expected
+
+
 def test_following_after_visits_every_trade_once() -> None:
     log, visited, after = log_of(range(1, 1001)), [], None
     while (page := log.page(7, after)).rows:

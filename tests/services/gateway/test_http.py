@@ -9,7 +9,7 @@ import pytest
 
 from lfmesh.models import parse_json, parse_message, to_json
 from lfmesh.types import StreamKey
-from tests.aio import run
+from tests.aio import eventually, run
 from tests.services.gateway.kit import BOOK, TICKER, TRADES, Json, World, configured, world
 from tests.services.gateway.test_joins import flowing
 
@@ -44,7 +44,8 @@ def test_probes_tell_the_truth() -> None:
             await here.attached()
             assert (await get(here, "/ready")).json()["reasons"] == ["no data yet from shard 0"]
             await flowing(here, TICKER)
-            assert ((await get(here, "/ready")).status, here.gateway.readiness()) == (200, [])
+            await eventually(lambda: here.gateway.readiness() == [])
+            assert (await get(here, "/ready")).status == 200
 
     run(scenario())
 
@@ -57,6 +58,7 @@ def test_metrics_hold_what_the_testing_guide_names() -> None:
             await client.take(2)
             here.normalizer.publish(TICKER, [4])
             await client.next()
+            await eventually(lambda: here.gateway.readiness() == [])
             text = (await get(here, "/metrics")).body.decode()
             for sample in (
                 'lfmesh_gateway_clients{instance="gateway-0"} 1.0',

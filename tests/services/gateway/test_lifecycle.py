@@ -1,9 +1,12 @@
 """Start, refusals and the end."""
 
 import asyncio
+import socket
+from contextlib import AsyncExitStack
 
 import pytest
-from websockets.exceptions import ConnectionClosed
+from websockets.asyncio.client import connect
+from websockets.exceptions import ConnectionClosed, InvalidStatus
 
 from lfmesh.errors import PortInUse
 from lfmesh.messages import ServiceRecord
@@ -11,7 +14,7 @@ from lfmesh.ports import ServesHttp, Service
 from lfmesh.services.gateway import GatewayService
 from lfmesh.types import Role
 from tests.aio import eventually, run
-from tests.services.gateway.kit import TICKER, configured, place, world
+from tests.services.gateway.kit import TICKER, Client, configured, place, world
 from tests.services.gateway.test_joins import flowing
 
 
@@ -84,7 +87,7 @@ def test_at_the_end_clients_are_told_and_data_flows_until_they_go() -> None:
             for one in (client, other):
                 goaway = await one.next()
                 assert (goaway["op"], goaway["reason"]) == ("goaway", "draining")
-                assert 0 <= goaway["reconnect_ms"] < 1000
+                assert 0 <= goaway["reconnect_ms"] <= 5000
             here.normalizer.publish(TICKER, [4])
             assert place(await client.next()) == ("incr", epoch, 4)
             with pytest.raises(OSError, match="Connect call failed"):
@@ -104,6 +107,112 @@ def test_who_does_not_go_is_closed_with_1001() -> None:
             await stopping
             with pytest.raises(ConnectionClosed):
                 await client.connection.send("{}")
+
+    run(scenario())
+
+
+def test_clients_are_sent_away_one_after_the_other_and_come_back_one_after_the_other() -> None:
+    async def scenario() -> None:
+        async with AsyncExitStack() as stack:
+            here = await stack.enter_async_context(world(configured(drain_s=2.0)))
+            clients = [await stack.enter_async_context(here.client()) for _ in range(8)]
+            went: list[tuple[str, int]] = []
+
+            async def watch(number: int, client: Client) -> None:
+                goaway = await client.next()
+                assert (goaway["op"], goaway["reason"]) == ("goaway", "draining")
+                went.append(("goaway", number))
+                assert await client.closed() == (1001, "draining")
+                went.append(("closed", number))
+
+            watching = [asyncio.ensure_future(watch(*one)) for one in enumerate(clients)]
+            await here.gateway.stop()
+            await asyncio.gather(*watching)
+            assert [number for what, number in went if what == "goaway"] == list(range(8))
+            assert [number for what, number in went if what == "closed"] == list(range(8))
+            assert went.index(("goaway", 1)) < went.index(("closed", 0)), "each has time to go by itself"
+            statistics = here.gateway.statistics()
+            assert (statistics.goaways_total, statistics.closes_total) == (8, {"1001": 8})
+            waits = [client.messages[0]["reconnect_ms"] for client in clients]
+            assert len(set(waits)) == 8
+
+    run(scenario())
+
+
+def test_while_it_drains_it_is_not_ready_says_so_and_refuses_who_was_in_the_door() -> None:
+    async def scenario() -> None:
+        async with world(configured(drain_s=20.0)) as here, here.client() as client:
+            await flowing(here, TICKER)
+            await eventually(lambda: here.gateway.readiness() == [])
+            front = here.gateway._front
+            assert front is not None
+            known = len(front._connections)
+            with socket.create_connection(here.address) as waiting, socket.create_connection(here.address):
+                await eventually(lambda: len(front._connections) == known + 2)
+                stopping = asyncio.ensure_future(here.gateway.stop())
+                assert (await client.next())["op"] == "goaway"
+                assert here.gateway.readiness() == ["draining"]
+                assert here.gateway.statistics().draining
+                waiting.setblocking(False)
+                with pytest.raises(InvalidStatus, match="503"):
+                    await connect(here.ws_url, sock=waiting)
+                with pytest.raises(OSError, match="Connect call failed"):
+                    await asyncio.open_connection(*here.address)
+                await client.connection.close()
+                await stopping  # though somebody has connected and says nothing
+
+    run(scenario())
+
+
+def test_what_waits_for_a_client_still_comes_before_it_is_closed() -> None:
+    async def scenario() -> None:
+        async with world(configured(drain_s=0.2)) as here, here.client() as client:
+            epoch = await flowing(here, TICKER)
+            await client.subscribe(TICKER)
+            await client.take(2)
+            client.connection.transport.pause_reading()
+            (known,) = here.gateway._hub._clients
+            while not known.pending:
+                here.normalizer.publish(TICKER, list(range(1000)))
+                await here.caught_up(TICKER)
+            newest = here.normalizer.model.streams[TICKER].position.seq
+            stopping = asyncio.ensure_future(here.gateway.stop())
+            await eventually(lambda: known.leaving)
+            here.normalizer.publish(TICKER, [1])
+            client.checks = False
+            client.connection.transport.resume_reading()
+            async with asyncio.timeout(20):
+                seqs = []
+                try:
+                    while True:
+                        message = await client.next()
+                        if message["op"] == "incr":
+                            seqs.append(message["data"]["seq"])
+                except ConnectionClosed:
+                    pass
+            assert seqs == list(range(4, newest + 1)), "all of it, and nothing more"
+            assert client.connection.close_code == 1001
+            assert client.messages[-1]["op"] == "goaway"
+            assert epoch
+            await stopping
+
+    run(scenario())
+
+
+def test_who_reads_nothing_does_not_hold_up_the_end() -> None:
+    async def scenario() -> None:
+        async with world(configured(drain_s=0.0)) as here, here.client() as client:
+            await flowing(here, TICKER)
+            await client.subscribe(TICKER)
+            await client.take(2)
+            client.connection.transport.pause_reading()
+            (known,) = here.gateway._hub._clients
+            while not known.pending:
+                here.normalizer.publish(TICKER, list(range(1000)))
+                await here.caught_up(TICKER)
+            await here.gateway.stop()
+            assert here.gateway.statistics().clients == 0
+            client.connection.transport.abort()
 
     run(scenario())
 

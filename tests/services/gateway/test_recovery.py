@@ -110,8 +110,8 @@ def test_a_replaced_publisher_is_not_heard_any_more() -> None:
             here.normalizer.publish(TICKER, [5])
             await eventually(lambda: here.gateway.statistics().messages_dropped_total == {"stale_term": 1})
             here.normalizer.model.term = 5
-            # Its successor says that it stands there, too, and retransmits what was void: a state has to do.
-            assert place(await client.next()) == ("snapshot", epoch, 5)
+            # Its successor says that it stands there, too, and gives it again: of an epoch all say the same.
+            assert place(await client.next()) == ("incr", epoch, 5)
 
     run(scenario())
 

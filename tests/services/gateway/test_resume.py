@@ -4,7 +4,7 @@ import pytest
 
 from lfmesh.types import StreamKey
 from tests.aio import eventually, run
-from tests.services.gateway.kit import TICKER, TRADES, Client, Json, World, configured, place, world
+from tests.services.gateway.kit import BOOK, TICKER, TRADES, Client, Json, World, configured, place, world
 from tests.services.gateway.test_joins import flowing
 
 
@@ -128,9 +128,9 @@ def test_from_before_the_gateway_s_ring_the_publisher_is_asked() -> None:
     run(scenario())
 
 
-async def forgotten(here: World) -> int:
-    """Nobody has the beginning of the stream any more, but for the snapshotter's list of the latest trades."""
-    here.normalizer.model._ring._max_bytes = 10_000
+async def forgotten(here: World, retained: int = 10_000) -> int:
+    """Nobody has the beginning of the stream any more."""
+    here.normalizer.model._ring._max_bytes = retained
     epoch = await flowing(here, TRADES, 1)
     for number in range(600):
         here.normalizer.publish(TRADES, [number])
@@ -138,29 +138,70 @@ async def forgotten(here: World) -> int:
     return epoch
 
 
-def test_what_no_ring_has_is_declared_missing() -> None:
+def whole(messages: list[Json], held: int, newest: int) -> None:
+    """A resume that failed: what is missing is declared exactly, and all later trades come once, in order."""
+    data = messages[0]["data"]
+    assert data["reason"] == "resume_failed"
+    listed = [trade["trade_id"] for trade in data["state"]["trades"]]
+    came = listed + [message["data"]["fields"]["trade_id"] for message in messages[1:]]
+    assert came == list(range(came[0], newest + 1))
+    assert data["missing"] == {"from_trade_id": held + 1, "to_trade_id": came[0] - 1}
+
+
+def test_what_no_ring_has_is_declared_missing_and_the_rest_comes() -> None:
+    """More trades than a snapshot lists: from the oldest one on that the publisher still has."""
+
     async def scenario() -> None:
         async with world(configured(ring_bytes=65536)) as here, here.client() as client:
-            epoch = await forgotten(here)
+            epoch = await forgotten(here, retained=100_000)
             await resume(client, TRADES, epoch, 1)
-            snapshot = (await client.next())["data"]
-            assert snapshot["reason"] == "resume_failed"
-            listed = [trade["trade_id"] for trade in snapshot["state"]["trades"]]
-            assert listed == list(range(552, 602))
-            assert snapshot["missing"] == {"from_trade_id": 2, "to_trade_id": 551}
+            await client.until(lambda m: m["op"] == "incr" and m["data"]["seq"] == 601)
+            whole(client.messages[1:], held=1, newest=601)
+            assert len(client.messages) > 150, "not only the latest fifty"
             here.normalizer.publish(TRADES, [1])
             assert (await client.next())["data"]["fields"]["trade_id"] == 602
+            assert here.snapshotter.asked == []
+            assert here.gateway.statistics().resumes_total["snapshot"] == 1
 
     run(scenario())
 
 
-def test_of_an_unknown_epoch_everything_before_the_list_is_declared() -> None:
+def test_where_the_publisher_has_less_than_we_our_own_ring_is_the_beginning() -> None:
+    async def scenario() -> None:
+        async with world(configured(ring_bytes=100_000)) as here, here.client() as client:
+            epoch = await forgotten(here, retained=1_000)
+            here.normalizer.model.forget(TRADES)
+            await resume(client, TRADES, epoch, 1)
+            await client.until(lambda m: m["op"] == "incr" and m["data"]["seq"] == 601)
+            whole(client.messages[1:], held=1, newest=601)
+            assert len(client.messages) > 80
+
+    run(scenario())
+
+
+def test_of_an_unknown_epoch_all_that_is_retained_comes() -> None:
     async def scenario() -> None:
         async with world() as here, here.client() as client:
             await flowing(here, TRADES, 60)
             await resume(client, TRADES, 17, 1)
-            snapshot = (await client.next())["data"]
-            assert snapshot["missing"] == {"from_trade_id": 1, "to_trade_id": 10}
+            await client.until(lambda m: m["op"] == "incr" and m["data"]["seq"] == 60)
+            snapshot, *rest = client.messages[1:]
+            assert snapshot["data"]["reason"] == "resume_failed"
+            assert "missing" not in snapshot["data"]
+            assert [message["data"]["fields"]["trade_id"] for message in rest] == list(range(1, 61))
+
+    run(scenario())
+
+
+def test_and_where_some_is_lost_it_is_declared_from_the_first_trade_on_that_it_may_lack() -> None:
+    """Each seq of its epoch was a trade, so that the client has at least as many."""
+
+    async def scenario() -> None:
+        async with world(configured(ring_bytes=65536)) as here, here.client() as client:
+            await forgotten(here, retained=100_000)
+            await resume(client, TRADES, 17, 4)
+            await client.until(lambda m: m["op"] == "incr" and m["data"]["seq"] == 601)
+            whole(client.messages[1:], held=4, newest=601)
 
     run(scenario())
 
@@ -172,6 +213,91 @@ def test_a_publisher_that_does_not_answer_holds_nobody_up_for_ever() -> None:
             here.normalizer.deaf = True
             await resume(client, TRADES, epoch, 1)
             assert (await client.next())["data"]["reason"] == "resume_failed"
-            await eventually(lambda: here.gateway.statistics().ask_timeouts_total == 1)
+            await client.until(lambda m: m["op"] == "incr" and m["data"]["seq"] == 601)
+            assert here.gateway.statistics().ask_timeouts_total >= 3
+
+    run(scenario())
+
+
+def test_a_gateway_that_starts_anew_serves_positions_from_the_publisher_s_ring_in_pieces() -> None:
+    """More than one answer holds; what is published meanwhile comes after it, and no snapshot is needed."""
+
+    async def scenario() -> None:
+        async with world(beacons=False) as here, here.client() as client, here.client() as other:
+            model = here.normalizer.model
+            model._ring._max_bytes = 100_000_000
+            keys = (TICKER, TRADES, BOOK)
+            epochs = {}
+            for key in keys:
+                model.open(key)
+                epochs[key] = model.streams[key].position.epoch
+                for number in range(60):
+                    model.increment(key, list(range(number * 100, number * 100 + 100)))
+            for one in (client, other):
+                one.checks = False
+                positions = {str(key.channel): {"epoch": epochs[key], "seq": 150} for key in keys}
+                await one.subscribe(*keys, from_seq={"BTC-USD": positions})
+                assert (await one.next())["op"] == "subscribed"
+            here.normalizer.start_beacons()
+            await here.attached()
+            for key in keys:
+                here.normalizer.publish(key, [1, 2])
+            for one in (client, other):
+                for _ in range(len(keys)):
+                    await one.until(lambda m: m["op"] == "incr" and m["data"]["seq"] == 6002)
+                for key in keys:
+                    came = [
+                        place(m)
+                        for m in one.messages
+                        if m["op"] in ("incr", "snapshot") and m["data"]["channel"] == key.channel
+                    ]
+                    assert came == [("incr", epochs[key], seq) for seq in range(151, 6003)]
+            statistics = here.gateway.statistics()
+            assert statistics.resumes_total == {"ring": 0, "retransmission": 6, "snapshot": 0}
+            assert statistics.asks_total["older"] > 3
+            assert here.snapshotter.asked == []
+            assert here.gateway._hub._joins._older.bytes == 0
+
+    run(scenario(), timeout=60)
+
+
+def test_epochs_that_began_before_a_gateway_did_come_in_their_order() -> None:
+    async def scenario() -> None:
+        async with world(beacons=False) as here, here.client() as client:
+            model = here.normalizer.model
+            model.open(TICKER)
+            model.increment(TICKER, [1, 2, 3])
+            first = model.streams[TICKER].position.epoch
+            model.open(TICKER)
+            second = model.streams[TICKER].position.epoch
+            model.increment(TICKER, [4])
+            here.normalizer.start_beacons()
+            await here.attached()
+            await resume(client, TICKER, first, 2)
+            assert [place(message) for message in await client.take(3)] == [
+                ("incr", first, 3),
+                ("snapshot", second, 0),
+                ("incr", second, 1),
+            ]
+
+    run(scenario())
+
+
+def test_positions_are_awaited_while_no_normalizer_is_there() -> None:
+    """A gateway that starts before the mesh: nothing is known, so nothing can be too late."""
+
+    async def scenario() -> None:
+        async with world(configured(resume_wait_s=0.05), beacons=False) as here, here.client() as client:
+            here.normalizer.model.open(TRADES)
+            here.normalizer.model.increment(TRADES, [1, 2, 3])
+            epoch = here.normalizer.model.streams[TRADES].position.epoch
+            await client.subscribe(TRADES, from_seq=at(TRADES, epoch, 1))
+            links = here.gateway._links
+            beat = links._watched_at
+            await eventually(lambda: links._watched_at > beat + 300_000_000)
+            here.normalizer.start_beacons()
+            await client.until(lambda m: m["op"] == "incr" and m["data"]["seq"] == 3)
+            data = [place(m) for m in client.messages if m["op"] in ("incr", "snapshot")]
+            assert data == [("incr", epoch, 2), ("incr", epoch, 3)]
 
     run(scenario())

@@ -57,7 +57,7 @@ def test_who_reads_nothing_at_all_is_cut_off() -> None:
             await flowing(here, TICKER)
             slow.send(TEXT, SUBSCRIBE)
             await flood(here, "slow_outbox")
-            await eventually(lambda: not here.gateway._front._connections)  # type: ignore[union-attr]
+            await eventually(lambda: not here.gateway._front._guests)  # type: ignore[union-attr]
             assert sum(here.gateway.statistics().closes_total.values()) == 1
 
     run(scenario(), timeout=60)

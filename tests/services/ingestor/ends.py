@@ -7,6 +7,7 @@ from collections.abc import AsyncIterator, Iterable, Sequence
 from contextlib import asynccontextmanager
 from typing import Any
 
+import msgspec
 import structlog
 from structlog.testing import LogCapture
 from websockets.asyncio.server import Server, ServerConnection, serve
@@ -14,7 +15,16 @@ from websockets.exceptions import ConnectionClosed
 
 from lfmesh.config import Config
 from lfmesh.core.codec import RawHeader, RawKind, RawRecord, RecordKind, unpack_raw
-from lfmesh.messages import ReplayRequest, Reply, ReplyHeader, Request, ServiceRecord, decode_reply, encode
+from lfmesh.messages import (
+    BackfillPage,
+    ReplayRequest,
+    Reply,
+    ReplyHeader,
+    Request,
+    ServiceRecord,
+    decode_reply,
+    encode,
+)
 from lfmesh.ports import Context
 from lfmesh.services.ingestor import IngestorService
 from lfmesh.transport import Puller, Requester, Transport
@@ -181,6 +191,10 @@ class Normalizer:
                     found.append((word, change["products"], change["reason"]))
         return found
 
+    def pages(self) -> list[BackfillPage]:
+        """Every page of trades fetched over REST, in order."""
+        return [msgspec.json.decode(body, type=BackfillPage) for body in self.bodies(RecordKind.BACKFILL)]
+
     def updates(self) -> list[int]:
         """The numbers of all whole `update` frames, in order."""
         return [int(found[1]) - 1 for body in self.bodies() if (found := _UPDATE(body))]
@@ -202,7 +216,14 @@ def service_record(
 
 
 def config(url: str, products: Sequence[str], shards: int = 1, **sections: dict[str, Any]) -> Config:
-    venue = {"ws_url": url, "backoff_max_s": 0.2, "channels": ("ticker", "level2_batch"), **sections.pop("venue", {})}
+    venue = {
+        "ws_url": url,
+        "rest_url": "http://127.0.0.1:1",
+        "backoff_max_s": 0.2,
+        "refused_max_s": 0.2,
+        "channels": ("ticker", "level2_batch"),
+        **sections.pop("venue", {}),
+    }
     return Config().override({"mesh": {"products": tuple(products), "shards": shards}, "venue": venue, **sections})
 
 

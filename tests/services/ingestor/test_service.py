@@ -19,6 +19,7 @@ from lfmesh.messages import (
     Unavailable,
 )
 from lfmesh.services.ingestor import IngestorService
+from lfmesh.services.runtime import running as life
 from lfmesh.transport import Pusher, Requester, Transport
 from lfmesh.types import Role
 from tests.aio import eventually, run
@@ -115,6 +116,77 @@ def test_each_shard_gets_its_products_only() -> None:
     run(main())
 
 
+def test_all_connections_together_keep_the_venues_limit() -> None:
+    async def main() -> None:
+        limit = {"products_per_connection": 2, "ws_requests_per_s": 0.001, "ws_burst": 8, "ingestors_per_address": 2}
+        async with Venue() as venue, ingestor(config(venue.url, PRODUCTS, venue=limit)) as running:
+            await eventually(lambda: running.service.statistics().connections_up == 2)
+            statistics = running.service.statistics()
+            assert (statistics.connections, statistics.venue_requests_total) == (3, 4)  # its half: four of eight
+            assert statistics.venue_requests_delayed_total == 1
+            assert venue.connected_total == 2
+            with Transport() as transport:
+                requester = Requester(transport, running.service.endpoints()["requests"])
+                assert (await ask(requester, ResyncRequest([PRODUCTS[0]])))[0] == Reply()
+                await eventually(lambda: running.service.statistics().venue_requests_delayed_total == 2)
+                assert len(venue.requests) == 2
+
+    run(main())
+
+
+def test_the_line_is_in_every_frame_and_may_be_told_apart() -> None:
+    async def main() -> None:
+        async with Venue() as venue:
+            first = config(venue.url, PRODUCTS[:1])
+            second = first.override({"ingestor": {"line": "B", "instance": "ingestor-B"}})
+            async with ingestor(first) as one, ingestor(second) as other:
+                with Transport() as transport:
+                    normalizer = Normalizer(transport, 0)
+                    for running in (one, other):
+                        running.service.on_peers([normalizer.record()])
+                    lines = {("A", stable_id("ingestor-A")), ("B", stable_id("ingestor-B"))}
+                    await one.ready()
+                    await other.ready()
+                    await eventually(lambda: {header.line for header in normalizer.beacons} == {"A", "B"})
+                    await venue.say(update("BTC-USD", 1))
+                    await eventually(lambda: normalizer.updates() == [1, 1])
+                    headers = [*normalizer.beacons, *(header for header, _ in normalizer.batches)]
+                    assert {(header.line, header.ingestor) for header in headers} == lines
+
+    run(main())
+
+
+def test_the_line_is_announced() -> None:
+    async def main() -> None:
+        async with Venue() as venue:
+            changes = {"line": "B", "instance": "ingestor-B", "products": PRODUCTS[1:2]}
+            settings = config(venue.url, PRODUCTS[:2], ingestor=changes, registry={"endpoints": ("tcp://127.0.0.1:9",)})
+            async with life(IngestorService, settings, Role.INGESTOR) as running:
+                assert running.record is not None
+                record = running.record
+                assert (record.instance, record.line, record.products) == ("ingestor-B", "B", [PRODUCTS[1]])
+
+    run(main())
+
+
+def test_one_whose_name_another_process_has_is_not_ready() -> None:
+    async def main() -> None:
+        async with Venue() as venue, ingestor(config(venue.url, PRODUCTS[:1])) as running:
+            with Transport() as transport:
+                peers = [Normalizer(transport, 0).record()]
+                running.service.on_peers(peers)
+                await running.ready()
+                newer = service_record("ingestor-A", None, "", 2000, Role.INGESTOR)
+                running.service.on_peers([*peers, newer])
+                (reason,) = running.service.readiness()
+                assert "give each ingestor a name of its own" in reason
+                assert running.service.statistics().namesakes == 1
+                running.service.on_peers(peers)
+                assert running.service.readiness() == []
+
+    run(main())
+
+
 def test_several_normalizers_of_a_shard_get_the_same_numbers() -> None:
     async def main() -> None:
         async with Venue() as venue, ingestor(config(venue.url, PRODUCTS[:2])) as running:
@@ -184,7 +256,8 @@ def test_requests_that_are_not_for_an_ingestor() -> None:
             with Transport() as transport:
                 requester = Requester(transport, running.service.endpoints()["requests"])
                 record = service_record("x", None, "tcp://127.0.0.1:1")
-                for request in (LookupRequest(), AnnounceRequest(record), BackfillRequest("BTC-USD", 1, 2)):
+                strange = (BackfillRequest("DOGE-USD", 1, 2), BackfillRequest("BTC-USD", 2, 1))
+                for request in (LookupRequest(), AnnounceRequest(record), *strange):
                     assert isinstance((await ask(requester, request))[0], Rejected)
                 assert isinstance((await ask(requester, ResyncRequest(["DOGE-USD"])))[0], Rejected)
                 answer = await requester.request(b"\xc1 nonsense", 5.0)

@@ -79,7 +79,7 @@ def test_batches_are_bounded_in_frames_and_bytes() -> None:
     for _ in range(100):
         bench.stream.add(1, b"x" * 10_000)
     assert all(len(batch) < BATCH_MAX_BYTES + 11_000 for batch in bench.taken)
-    assert len(bench.taken) == 3
+    assert len(bench.taken) == 100 // (BATCH_MAX_BYTES // 10_000 + 1)
 
 
 def test_replay_gives_frames_as_they_were_pushed() -> None:

@@ -189,6 +189,7 @@ def test_frames_without_a_place_are_counted_by_reason_and_shown_once() -> None:
                     "error": 2,
                     "no_product": 2,
                     "unknown_product": 2,
+                    "bad_product": 0,
                     "invalid_json": 2,
                 }
                 shown = {

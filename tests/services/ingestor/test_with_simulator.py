@@ -98,6 +98,7 @@ async def mesh(simulator: SimConfig, **venue: object) -> AsyncIterator[Mesh]:
             sim.products,
             shards=SHARDS,
             venue={
+                "rest_url": sim.rest_url,
                 "channels": ("heartbeat", "ticker", "matches", "level2_batch"),
                 "products_per_connection": 5,
                 **venue,

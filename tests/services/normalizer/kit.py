@@ -28,6 +28,7 @@ from lfmesh.core.codec import (
 )
 from lfmesh.core.sharding import stable_id
 from lfmesh.messages import (
+    BackfillRequest,
     Beacon,
     LinkChange,
     ReplayRequest,
@@ -35,6 +36,7 @@ from lfmesh.messages import (
     Request,
     ResyncRequest,
     ServiceRecord,
+    StatesReply,
     StatesRequest,
     StreamSummary,
     Unavailable,
@@ -46,7 +48,7 @@ from lfmesh.services.normalizer.pipelines import Pipelines
 from lfmesh.services.normalizer.restore import NO_HISTORY, History
 from lfmesh.services.normalizer.resyncs import Resyncs
 from lfmesh.transport import Pusher, Requester, Responder, Server, Subscriber, Transport
-from lfmesh.types import Channel, Role, StreamKey
+from lfmesh.types import Channel, InputPosition, Role, StreamKey
 from tests.aio import eventually
 
 BTC, ETH = "BTC-USD", "ETH-USD"
@@ -170,6 +172,7 @@ class Ingestor:
         self.oldest = 1
         self.replay_frames = 1000
         self.refuses = False
+        self.refuses_backfills = False
         self.server = Server(transport, "tcp://127.0.0.1:0", self._answer)
         self.pusher: Pusher | None = None
         self._beating: asyncio.TimerHandle | None = None
@@ -216,7 +219,9 @@ class Ingestor:
     def _answer(self, payload: bytes, responder: Responder) -> None:
         request = messages.decode_request(payload)
         self.requests.append(request)
-        if not isinstance(request, ReplayRequest):
+        if isinstance(request, BackfillRequest) and self.refuses_backfills:
+            responder.reply(messages.encode(Unavailable("the queue is full")))
+        elif not isinstance(request, ReplayRequest):
             responder.reply(messages.encode(Reply()))
         elif self.refuses or request.first_number < self.oldest or request.incarnation != self.incarnation:
             responder.reply(messages.encode(Unavailable("gone")))
@@ -271,7 +276,7 @@ class Listener:
         return [
             json.loads(message)["data"]
             for one in self.of(product, channel)
-            if one.header.flags != Flags.STATUS
+            if not one.header.flags & Flags.STATUS
             for message in one.messages
         ]
 
@@ -279,7 +284,7 @@ class Listener:
         return [
             json.loads(message)
             for one in self.of(product, channel)
-            if one.header.flags == Flags.STATUS
+            if one.header.flags & Flags.STATUS
             for message in one.messages
         ]
 
@@ -293,6 +298,7 @@ class Snapshotter:
     def __init__(self, transport: Transport, summaries: Iterable[StreamSummary] | None, shard: int = 0) -> None:
         self.shard = shard
         self.summaries = None if summaries is None else list(summaries)
+        self.inputs: list[InputPosition] = []
         self.server = Server(transport, "tcp://127.0.0.1:0", self._answer)
 
     @property
@@ -303,7 +309,8 @@ class Snapshotter:
     def _answer(self, payload: bytes, responder: Responder) -> None:
         assert isinstance(messages.decode_request(payload), StatesRequest)
         if self.summaries is not None:
-            responder.reply(messages.encode(Reply()), [messages.encode(summary) for summary in self.summaries])
+            header = StatesReply(max((one.term for one in self.summaries), default=0), self.inputs)
+            responder.reply(messages.encode(header), [messages.encode(summary) for summary in self.summaries])
 
 
 class Mesh:
@@ -317,8 +324,8 @@ class Mesh:
         self.ingestor = self.new_ingestor()
         self.listener = Listener(transport, service.endpoints()["market_data"])
 
-    def new_ingestor(self, incarnation: int = 10) -> Ingestor:
-        self.ingestors.append(Ingestor(self.transport, incarnation=incarnation))
+    def new_ingestor(self, incarnation: int = 10, instance: str = INGESTOR) -> Ingestor:
+        self.ingestors.append(Ingestor(self.transport, instance=instance, incarnation=incarnation))
         return self.ingestors[-1]
 
     async def join(self) -> None:

@@ -1,9 +1,11 @@
 """Records in: routing, bad frames, links, sources. No sockets."""
 
+import msgspec
 import pytest
 
-from lfmesh.core.codec import RecordKind
-from lfmesh.core.product import Outcome
+from lfmesh.core.codec import RawRecord, RecordKind
+from lfmesh.core.product_facts import Outcome
+from lfmesh.messages import BackfilledTrade, BackfillPage
 from lfmesh.types import Channel
 from tests.services.normalizer.kit import (
     BTC,
@@ -20,7 +22,8 @@ from tests.services.normalizer.kit import (
     update,
 )
 
-MINUTE = 60_000_000_000
+SECOND = 1_000_000_000
+MINUTE = 60 * SECOND
 
 
 def states(desk: Desk, product: str = BTC) -> dict[Channel, str]:
@@ -69,14 +72,18 @@ def test_bad_frames_are_logged_once_per_reason_and_minute_with_a_sample() -> Non
 
 @pytest.mark.parametrize(
     "bad",
-    [b'{"type":"l2update","product_id":"BTC-USD","changes":[["buy","9', b'{"type":"####date","product_id":"BTC-USD"'],
+    [
+        b'{"type":"l2update","product_id":"BTC-USD","changes":[["buy","9',
+        b'{"type":"####date","product_id":"BTC-USD"',
+        b'{"type":"l2up##te","product_id":"BTC-USD","time":"2026-01-01T00:00:00Z","changes":[]}',
+    ],
 )
 def test_an_unreadable_frame_of_a_book_costs_that_book(bad: bytes) -> None:
     desk = Desk(BTC, ETH)
     desk.take(snapshot(), snapshot(ETH), bad, update(("buy", "99", "1")), update(("buy", "99", "1"), product=ETH))
     assert states(desk) == {Channel.TICKER: "live", Channel.TRADES: "live", Channel.BOOK: "recovering"}
     assert states(desk, ETH)[Channel.BOOK] == "live"
-    assert desk.resyncs.due(T0) == [BTC]
+    assert desk.resyncs.due(T0) == [(BTC, 1)]
     desk.take(snapshot())
     assert desk.statuses(BTC, Channel.BOOK) == ["recovering", "live"]
     assert desk.resyncs.wanted == 0
@@ -89,12 +96,13 @@ def test_an_unreadable_frame_of_another_channel_costs_no_book() -> None:
     assert desk.journal.books_at_risk == set()
 
 
-def test_a_frame_that_may_be_any_books_puts_its_ingestor_s_books_at_risk() -> None:
+@pytest.mark.parametrize("bad", [b'{"type":"l2upd', update(("buy", "99", "1"), product="BT#-USD")])
+def test_a_frame_that_may_be_any_books_puts_its_ingestor_s_books_at_risk(bad: bytes) -> None:
     desk = Desk(BTC)
-    desk.take(snapshot(), b'{"type":"l2upd')
+    desk.take(snapshot(), bad)
     assert states(desk)[Channel.BOOK] == "live"
     assert desk.journal.books_at_risk == {1}
-    assert desk.pipelines.books_of({1}) == [BTC]
+    assert desk.pipelines.books_of({1}) == [(BTC, 1)]
     assert desk.pipelines.books_of({2}) == []
 
 
@@ -128,32 +136,13 @@ def test_an_update_before_the_new_snapshot_is_dropped_and_asks_for_one() -> None
     desk = Desk(BTC)
     desk.take(snapshot(), link(RecordKind.LINK_DOWN, BTC), update(("buy", "99", "1")))
     assert desk.pipelines.intake.dropped[Outcome.BOOK_NOT_HELD] == 1
-    assert desk.resyncs.due(T0) == [BTC]
+    assert desk.resyncs.due(T0) == [(BTC, 1)]
 
 
 def test_records_that_nobody_knows_are_refused() -> None:
     desk = Desk(BTC)
     desk.take(record(b"{", RecordKind.LINK_DOWN), record(b"", RecordKind.BACKFILL), record(b"x")._replace(kind=99))
-    assert desk.pipelines.intake.bad["unknown_record"] == 2
-    assert desk.pipelines.intake.dropped["backfill_unasked"] == 1
-
-
-def test_a_product_takes_frames_of_one_ingestor_at_a_time() -> None:
-    desk = Desk(BTC)
-    desk.take(snapshot(), match(1), ingestor=1)
-    desk.take(snapshot(bids=[("1", "1")]), match(2), ingestor=2)
-    assert desk.pipelines.intake.dropped["other_source"] == 2
-    desk.take(link(RecordKind.LINK_DOWN, BTC), ingestor=2)
-    assert states(desk)[Channel.BOOK] == "live", "the other one's link is not its"
-
-    desk.pipelines.turn.begin(T0)
-    desk.pipelines.intake.heard(1, True)
-    assert set(states(desk).values()) == {"recovering"}
-    desk.take(match(2), ingestor=2)
-    assert states(desk) == {Channel.TICKER: "live", Channel.TRADES: "live", Channel.BOOK: "recovering"}
-    assert desk.resyncs.due(T0) == [BTC], "the other line's updates do not continue this book"
-    desk.take(match(3), ingestor=1)
-    assert desk.pipelines.intake.dropped["other_source"] == 3
+    assert desk.pipelines.intake.bad["unknown_record"] == 3
 
 
 def test_an_ingestor_that_was_only_slow_leaves_everything_as_it_was() -> None:
@@ -187,7 +176,7 @@ def test_lost_records_cost_books_but_not_where_there_are_none() -> None:
         desk.pipelines.intake.lost(1)
         desk.settle()
         assert desk.pipelines.products[BTC].book_held is not has_books
-        assert (desk.resyncs.due(T0) == [BTC]) is has_books
+        assert (desk.resyncs.due(T0) == [(BTC, 1)]) is has_books
 
 
 def test_silence_is_told_and_repeated_until_a_heartbeat_ends_it() -> None:
@@ -208,3 +197,108 @@ def test_silence_is_told_and_repeated_until_a_heartbeat_ends_it() -> None:
         desk.pipelines.repeat_statuses(now)
         desk.settle(now)
     assert desk.statuses(BTC, Channel.TRADES)[3:] == ["live"], "said again for a while, then no more"
+
+
+# Two lines and backfills ----------------------------------------------------------------------------------------------
+
+
+def test_two_ingestors_bring_a_product_each_with_its_own_book() -> None:
+    desk = Desk(BTC)
+    desk.take(snapshot(), match(1), ingestor=1)
+    desk.take(snapshot(bids=[("98", "1")]), match(1), match(2), ingestor=2)
+    assert desk.pipelines.intake.dropped == {"other_line": 1}
+    assert [body["fields"]["trade_id"] for body in desk.bodies(BTC, Channel.TRADES)[1:]] == [1, 2]
+    desk.take(link(RecordKind.LINK_DOWN, BTC), ingestor=1)
+    assert set(states(desk).values()) == {"live"}
+    assert [body["state"]["bids"] for body in desk.bodies(BTC, Channel.BOOK)] == [[[99.5, 2]], [[98, 1]]]
+    assert desk.journal.line_changes == {"the venue connection is lost": 1}
+    changes = [entry for entry in desk.log.entries if entry["event"] == "books change to the other line"]
+    assert [(entry["before"], entry["after"], entry["products"]) for entry in changes] == [
+        (f"{1:016x}", f"{2:016x}", BTC)
+    ]
+    assert desk.resyncs.wanted == 0
+
+
+def test_the_lost_book_of_a_line_that_is_not_published_is_asked_anew_of_its_ingestor() -> None:
+    desk = Desk(BTC)
+    desk.take(snapshot(), ingestor=1)
+    desk.take(snapshot(), b'{"type":"l2update","product_id":"BTC-USD","changes":[["buy","9', ingestor=2)
+    assert set(states(desk).values()) == {"live"}
+    assert desk.resyncs.due(T0) == [(BTC, 2)]
+    desk.take(snapshot(), ingestor=2)
+    assert desk.resyncs.wanted == 0
+
+
+def backfill(first: int, last: int, *, complete: bool = True, problem: str = "", product: str = BTC) -> RawRecord:
+    rows = [BackfilledTrade(number, "100.10", "0.5", "buy", T0) for number in range(first, last + 1)]
+    page = BackfillPage(product, first, last, [] if problem else rows, complete, last, problem)
+    return record(msgspec.json.encode(page), RecordKind.BACKFILL)
+
+
+def test_missing_trades_are_asked_for_filled_and_counted() -> None:
+    desk = Desk(BTC, ETH)
+    desk.take(match(1), match(5), match(1, ETH), match(5, ETH))
+    assert states(desk)[Channel.TRADES] == "recovering"
+    asks = desk.pipelines.backfills_due(T0)
+    assert sorted(asks) == [(BTC, 2, 4, [1]), (ETH, 2, 4, [1])]
+    assert desk.pipelines.backfills_due(T0 + 1) == []
+
+    desk.take(backfill(2, 4))
+    assert [body["continuity"] for body in desk.bodies(BTC, Channel.TRADES)[1:]] == [
+        "unverified", "backfilled", "backfilled", "backfilled", "verified",
+    ]  # fmt: skip
+    assert states(desk)[Channel.TRADES] == "live"
+    assert desk.pipelines.products[ETH].trades_held == 1
+    desk.take(match(2, ETH), match(3, ETH), match(4, ETH))
+    assert desk.journal.trades_recovered == {"rest": 3, "line": 3}
+    assert desk.journal.trade_gaps == 2
+    events = [entry["event"] for entry in desk.log.entries]
+    assert events == ["trades are missing and fetched", "trades flow again", "trades flow again"]
+    assert desk.log.entries[0]["trades"] == f"{BTC} 2-4, {ETH} 2-4"
+    assert (desk.log.entries[1]["by_rest"], desk.log.entries[2]["by_line"]) == (3, 3)
+
+    desk.take(backfill(2, 4), backfill(2, 4, product="DOGE-USD"))
+    assert desk.pipelines.intake.dropped["backfill_not_needed"] == 2
+
+
+def test_what_rest_does_not_give_is_asked_for_again_and_declared_in_the_end() -> None:
+    desk = Desk(BTC)
+    desk.take(match(1), match(3))
+    asked = []
+    for tenth in range(1, 110):
+        now = T0 + tenth * SECOND // 10
+        desk.pipelines.turn.begin(now)
+        desk.pipelines.watch(now)
+        desk.settle(now)
+        for ask in desk.pipelines.backfills_due(now):
+            asked.append(tenth)
+            desk.take(backfill(ask.first, ask.last, problem="503"), now=now)
+    assert asked == [1, 6, 16, 36, 76]
+    assert desk.bodies(BTC, Channel.TRADES)[2]["missing"] == {"from_trade_id": 2, "to_trade_id": 2}
+    assert desk.journal.trades_recovered["declared"] == desk.journal.trades_missing == 1
+    assert desk.journal.backfills_failed == len(asked)
+    events = [entry["event"] for entry in desk.log.entries]
+    assert events.count("backfill failed") == 1, "once per reason and minute"
+    assert events.count("trades missing") == events.count("trades flow again") == 1
+    assert desk.pipelines.backfills_due(T0 + 20 * SECOND) == []
+
+
+def test_a_stalled_product_s_book_is_asked_anew() -> None:
+    desk = Desk(BTC)
+    desk.take(snapshot(), match(1))
+    late = T0 + 10 * SECOND + 1
+    desk.pipelines.turn.begin(late)
+    assert desk.pipelines.watch(late) == [BTC]
+    desk.settle(late)
+    assert desk.resyncs.due(late) == [(BTC, 1)]
+
+
+def test_our_own_pause_makes_nobody_stale_and_declares_nothing() -> None:
+    desk = Desk(BTC)
+    desk.take(snapshot(), match(1), match(3))
+    for now in (T0 + SECOND // 10, T0 + 60 * SECOND, T0 + 60 * SECOND + SECOND // 10):
+        desk.pipelines.turn.begin(now)
+        assert desk.pipelines.watch(now) == []
+        desk.settle(now)
+    assert desk.pipelines.products[BTC].book_held
+    assert len(desk.bodies(BTC, Channel.TRADES)) == 2

@@ -126,6 +126,11 @@ def test_every_message_keeps_the_public_contract() -> None:
     frames = model_frames(550)
     desk = Desk(*NAMES)
     desk.take(*frames[:300], link(RecordKind.LINK_DOWN, *NAMES), *frames[:10], *frames[400:])
+    for now in (T0 + 1, T0 + 10_000_000_001):
+        desk.pipelines.turn.begin(now)
+        for product in desk.pipelines.products.values():
+            product.tick(now)
+    desk.settle()
     kinds = {type(parse_message(message)).__name__ for said in desk.said.values() for _, message in said}
     assert kinds == {"SnapshotMessage", "IncrementMessage", "Status"}
     assert any(b'"missing"' in message for said in desk.said.values() for _, message in said)

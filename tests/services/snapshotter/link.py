@@ -3,8 +3,9 @@
 from itertools import count
 
 from lfmesh.core.recovery import Wanted
+from lfmesh.core.replica import Asked
 from lfmesh.messages import Reply, ReplyHeader, Unavailable, encode
-from lfmesh.services.snapshotter.intake import Asked, Intake
+from lfmesh.services.snapshotter.intake import Intake
 from lfmesh.types import Channel, StreamKey
 from tests.core.model_publisher import ModelPublisher, ModelStream
 
@@ -35,7 +36,7 @@ class Link:
         )
 
     def ask(self) -> list[tuple[StreamKey, Wanted, Asked]]:
-        return [(key, wanted, Asked(wanted.rung, self.intake.feed.term)) for key, wanted in self.intake.wants.take()]
+        return [(key, wanted, Asked(wanted, self.intake.feed.term)) for key, wanted in self.intake.wants.take()]
 
     def answer(self, key: StreamKey, wanted: Wanted, asked: Asked) -> None:
         header: ReplyHeader

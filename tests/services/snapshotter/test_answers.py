@@ -4,11 +4,11 @@ import pytest
 from lfmesh.messages import (
     LookupRequest,
     Rejected,
-    Reply,
     Request,
     ResyncRequest,
     SnapshotReply,
     SnapshotRequest,
+    StatesReply,
     StatesRequest,
     Unavailable,
     decode_reply,
@@ -17,11 +17,12 @@ from lfmesh.messages import (
 )
 from lfmesh.services.snapshotter.answers import Answers
 from lfmesh.types import Channel, StreamKey
+from tests.core.model_publisher import keys
 from tests.services.snapshotter.link import BOOK, TICKER, Link
 
 
-def asked(link: Link, request: Request | bytes, levels_bytes: int = 1_000_000) -> tuple[object, list[bytes]]:
-    answerer = Answers(link.intake, 0, ["P0-USD", "QUIET-USD"], levels_bytes)
+def asked(link: Link, request: Request | bytes, page_bytes: int = 1_000_000) -> tuple[object, list[bytes]]:
+    answerer = Answers(link.intake, 0, ["P0-USD", "QUIET-USD"], page_bytes)
     payload = request if isinstance(request, bytes) else encode(request)
     header, frames = answerer.answer(payload, 77)
     return decode_reply(header), frames
@@ -65,7 +66,7 @@ def test_a_stream_in_a_gap_answers_with_its_last_whole_state() -> None:
 def test_the_states_of_all_streams_are_summed_up() -> None:
     link = followed()
     reply, frames = asked(link, StatesRequest(0))
-    assert reply == Reply()
+    assert reply == StatesReply(3, [])
     summaries = {(one.product, one.channel): one for one in map(decode_summary, frames)}
     assert set(summaries) == {BOOK, TICKER}
     assert summaries[BOOK].bids == link.source.streams[BOOK].sides()[0]
@@ -73,12 +74,27 @@ def test_the_states_of_all_streams_are_summed_up() -> None:
     assert {one.term for one in summaries.values()} == {3}
 
 
-def test_a_summary_leaves_out_levels_past_its_bound() -> None:
-    link = followed()
-    _, frames = asked(link, StatesRequest(0), levels_bytes=10)
-    (book,) = [one for one in map(decode_summary, frames) if one.channel is Channel.BOOK]
-    assert (book.bids, book.asks) == ([], [])
-    assert (book.epoch, book.seq) == link.source.streams[BOOK].position
+def test_summaries_come_in_pages_of_whole_products() -> None:
+    link = Link()
+    streams = keys(5)
+    for key in streams:
+        link.take(link.source.open(key), link.source.increment(key, list(range(30))))
+    found = []
+    after, pages, more = "", 0, True
+    while more:
+        header, frames = asked(link, StatesRequest(0, after), page_bytes=1500)
+        assert isinstance(header, StatesReply)
+        page = [decode_summary(frame) for frame in frames]
+        assert {(one.product, one.channel) for one in page} == {
+            key for key in streams if key.product in {one.product for one in page}
+        }
+        found += page
+        after, more, pages = page[-1].product, header.more, pages + 1
+    assert 1 < pages <= 5
+    assert [(one.product, one.channel) for one in found] == sorted(streams, key=lambda key: key.product)
+    for one in found:
+        if one.channel is Channel.BOOK:
+            assert (one.bids, one.asks) == link.source.streams[StreamKey(one.product, one.channel)].sides()
 
 
 @pytest.mark.parametrize(

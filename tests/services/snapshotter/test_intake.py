@@ -5,9 +5,7 @@ from hypothesis import strategies as st
 
 from lfmesh.core import codec
 from lfmesh.core.recovery import Wanted
-from lfmesh.messages import Rejected, Reply, View, encode
-from lfmesh.ports import StoredState
-from lfmesh.services.snapshotter.intake import (
+from lfmesh.core.replica import (
     Asked,
     BadInput,
     GapFound,
@@ -15,6 +13,8 @@ from lfmesh.services.snapshotter.intake import (
     StateDiscarded,
     TermRaised,
 )
+from lfmesh.messages import Rejected, Reply, View, encode
+from lfmesh.ports import StoredState
 from lfmesh.types import Channel, InputPosition, Position, StreamKey
 from tests.core.model_publisher import ModelPublisher, keys
 from tests.services.snapshotter.link import BOOK, SECOND, TICKER, Link
@@ -129,10 +129,10 @@ def test_an_answer_from_before_a_take_over_counts_as_none() -> None:
 def test_bad_frames_and_answers_are_counted_and_change_nothing() -> None:
     link = Link()
     link.take(link.source.open(BOOK), b"no topic", b"bc.0.\0garbage", b"md.1.P0-USD.book.\0short")
-    asked = Asked("snapshot", link.intake.feed.term)
+    asked = Asked(Wanted("snapshot", None), link.intake.feed.term)
     reply, parts = link.source.snapshot(BOOK) or (None, [])
     assert reply is not None
-    retransmit = Asked("retransmit", asked.term)
+    retransmit = Asked(Wanted("retransmit", Position(1, 1)), asked.term)
     for one, answer in (
         (asked, [b"garbage"]),
         (asked, [encode(reply)]),
@@ -168,7 +168,7 @@ def test_a_snapshot_that_cannot_be_read_is_taken_anew() -> None:
     trades = StreamKey("P0-USD", Channel.TRADES)
     frame = codec.unpack(link.source.open(trades))
     link.take(codec.pack(frame.topic, frame.header, [b'{"data":{"state":{"trades":3}}}']))
-    assert [type(event) for event in link.intake.take_events()] == [StateDiscarded, TermRaised]
+    assert [type(event) for event in link.intake.take_events()] == [TermRaised, StateDiscarded]
     link.recover()
     link.check()
 

@@ -10,9 +10,9 @@ from lfmesh.config import Config
 from lfmesh.core import encode as texts
 from lfmesh.errors import PortInUse
 from lfmesh.messages import (
-    Reply,
     RetransmitRequest,
     SnapshotRequest,
+    StatesReply,
     StatesRequest,
     decode_summary,
 )
@@ -36,7 +36,7 @@ def test_it_follows_its_shard_and_answers(tmp_path: Path) -> None:
             await made.follows(key)
         await eventually(lambda: made.service.readiness() == [])
         reply, frames = await made.ask(StatesRequest(0))
-        assert reply == Reply()
+        assert isinstance(reply, StatesReply)
         summaries = [decode_summary(frame) for frame in frames]
         assert {StreamKey(one.product, one.channel) for one in summaries} == set(STREAMS)
         assert {one.term for one in summaries} == {3}

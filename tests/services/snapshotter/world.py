@@ -23,7 +23,7 @@ from lfmesh.messages import (
 )
 from lfmesh.ports import Context
 from lfmesh.transport import Publisher, Responder, Server, Transport
-from lfmesh.types import Position, Role, StreamKey
+from lfmesh.types import Role, StreamKey
 from tests.core.model_publisher import ModelPublisher, ModelStream
 
 
@@ -138,15 +138,16 @@ class FakeNormalizer:
             return
         match request:
             case RetransmitRequest():
-                key = StreamKey(request.product, request.channel)
-                frames = self.model.retransmit(key, Position(request.epoch, request.seq))
-                header = Unavailable("no longer retained") if frames is None else Reply()
-                responder.reply(encode(header), frames or [])
-            case SnapshotRequest():
-                found = self.model.snapshot(StreamKey(request.product, request.channel))
+                found = self.model.retransmit_piece(request)
                 if found is None:
+                    responder.reply(encode(Unavailable("no longer retained")))
+                else:
+                    responder.reply(encode(Reply(more=found[1])), found[0])
+            case SnapshotRequest():
+                state = self.model.snapshot(StreamKey(request.product, request.channel))
+                if state is None:
                     responder.reply(encode(Unavailable("no data yet")))
                 else:
-                    responder.reply(encode(found[0]), found[1])
+                    responder.reply(encode(state[0]), state[1])
             case _:
                 responder.reply(encode(Rejected("not asked of a normalizer")))

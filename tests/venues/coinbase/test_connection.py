@@ -8,7 +8,8 @@ import structlog
 from structlog.testing import LogCapture
 
 from lfmesh.config import VenueSection
-from lfmesh.venues.coinbase.connection import FeedConnection
+from lfmesh.core.limits import RequestSchedule
+from lfmesh.venues.coinbase.connection import FeedConnection, ws_schedule
 from lfmesh.venues.coinbase.protocol import Stray
 from tests.aio import eventually, run
 from tests.services.ingestor.ends import Venue, update
@@ -39,10 +40,16 @@ class Owner:
         self.told.append((ts_ingest, frame))
 
 
-def connection(owner: Owner, url: str, number: int = 0, **venue: object) -> FeedConnection:
+def connection(
+    owner: Owner, url: str, number: int = 0, schedule: RequestSchedule | None = None, **venue: object
+) -> FeedConnection:
     section = VenueSection.model_validate({"ws_url": url, "channels": CHANNELS, "backoff_max_s": 0.1, **venue})
     log = structlog.wrap_logger(None, processors=[LogCapture()], wrapper_class=structlog.make_filtering_bound_logger(0))
-    return FeedConnection(number, {b"BTC-USD": owner}, section, owner, clock=lambda: 7, random=lambda: 0.5, log=log)
+    schedule = schedule or ws_schedule(section)
+    lanes = {b"BTC-USD": owner}
+    return FeedConnection(
+        number, lanes, section, owner, schedule=schedule, clock=lambda: 7, random=lambda: 0.5, log=log
+    )
 
 
 def test_events_and_frames_come_in_order() -> None:
@@ -120,17 +127,57 @@ def test_each_way_to_fail_to_connect_is_said() -> None:
     run(main())
 
 
-def test_many_connections_do_not_begin_at_once() -> None:
+def test_connections_keep_the_limit_together() -> None:
     async def main() -> None:
         async with Venue() as venue:
-            early, late = connection(Owner(), venue.url, number=15), connection(Owner(), venue.url, number=10_000)
-            tasks = [asyncio.create_task(feed.run()) for feed in (early, late)]
-            await eventually(lambda: early.up)
-            assert not late.up
-            assert late.counters.connects == 0
-            for task in tasks:
-                task.cancel()
-                with pytest.raises(asyncio.CancelledError):
-                    await task
+            schedule = RequestSchedule(rate_per_s=1 / 3600, burst=4)
+            feeds = [connection(Owner(), venue.url, number, schedule) for number in range(3)]
+            tasks = [asyncio.create_task(feed.run()) for feed in feeds]
+            await eventually(lambda: feeds[0].up and feeds[1].up)
+            assert not feeds[2].up  # two places each: to connect, and to subscribe
+            assert venue.connected_total == 2
+            assert [feed.counters.requests for feed in feeds] == [2, 2, 0]
+            assert [feed.counters.delayed for feed in feeds] == [0, 0, 1]
+            await ended(tasks)
 
     run(main())
+
+
+def test_resyncs_wait_for_the_limit() -> None:
+    async def main() -> None:
+        async with Venue() as venue:
+            schedule = RequestSchedule(rate_per_s=1 / 3600, burst=4)
+            feed = connection(Owner(), venue.url, 0, schedule)
+            tasks = [asyncio.create_task(feed.run())]
+            await eventually(lambda: feed.up)
+            feed.resync(["BTC-USD"])
+            await eventually(lambda: len(venue.requests) == 3)
+            assert [request["type"] for request in venue.requests] == ["subscribe", "unsubscribe", "subscribe"]
+            await eventually(lambda: feed.up)
+            await venue.say(*[update("BTC-USD", number) for number in range(3)])
+            feed.resync(["BTC-USD"])  # two seconds after the first at the earliest, and then it has no place
+            await eventually(lambda: feed.counters.delayed == 1)
+            assert len(venue.requests) == 3
+            assert feed.up
+            await ended(tasks)
+
+    run(main())
+
+
+def test_a_venue_that_is_away_uses_up_nothing() -> None:
+    async def main() -> None:
+        schedule = RequestSchedule(rate_per_s=1 / 3600, burst=2)
+        feed = connection(Owner(), "ws://127.0.0.1:1", 0, schedule)
+        tasks = [asyncio.create_task(feed.run())]
+        await eventually(lambda: feed.counters.failed_attempts >= 3)
+        assert feed.counters.requests == feed.counters.delayed == 0
+        await ended(tasks)
+
+    run(main())
+
+
+async def ended(tasks: list[asyncio.Task[None]]) -> None:
+    for task in tasks:
+        task.cancel()
+        with pytest.raises(asyncio.CancelledError):
+            await task

@@ -81,6 +81,7 @@ def test_status_channel_has_no_products() -> None:
 def test_error_and_strays() -> None:
     assert read_control(frame(**ERROR)) == VenueError("Failed to subscribe", "BTC-FOO is not a valid product")
     assert read_control(frame(**MATCH)) is Stray.UNKNOWN_PRODUCT
+    assert read_control(frame(**{**MATCH, "product_id": "BT#-USD"})) is Stray.BAD_PRODUCT
     assert read_control(frame(type="status", products=[])) is Stray.NO_PRODUCT
     assert read_control(b'{"type":"match","product_id":7}') is Stray.NO_PRODUCT
     assert read_control(b"[1]") is Stray.NO_PRODUCT

@@ -1,0 +1,47 @@
+"""Print the best prices of some books whenever they change.
+
+python -m lfmesh.client.examples.best_prices BTC-USD ETH-USD
+"""
+
+import argparse
+import asyncio
+import sys
+from contextlib import suppress
+
+from lfmesh.client import BookSnapshot, BookUpdate, Connected, Disconnected, StatusChanged, Violation, connect
+
+
+async def main(url: str, products: list[str], lines: int) -> None:
+    """Follow the books until so many lines are printed (0: for ever)."""
+    shown: dict[str, object] = {}
+    async with connect(url) as feed:
+        await feed.subscribe(products, channels=["book"])
+        async for event in feed:
+            match event:
+                case BookSnapshot(product=product) | BookUpdate(product=product):
+                    book = feed.book(product)
+                    best = (book.best_bid, book.best_ask)
+                    if shown.get(product) == best:
+                        continue
+                    shown[product] = best
+                    bid, ask = best
+                    sys.stdout.write(f"{product}  {bid.px if bid else '-'} / {ask.px if ask else '-'}  {book.spread}\n")
+                    lines -= 1
+                    if lines == 0:
+                        return
+                case StatusChanged():
+                    sys.stdout.write(f"{event.product} is {event.state}: {event.reason}\n")
+                case Connected() | Disconnected() | Violation():
+                    sys.stderr.write(f"{event}\n")
+                case _:
+                    pass
+
+
+if __name__ == "__main__":
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("products", nargs="+")
+    parser.add_argument("--url", default="ws://127.0.0.1:8000/ws")
+    parser.add_argument("--lines", type=int, default=0, help="end after so many; 0: never")
+    options = parser.parse_args()
+    with suppress(KeyboardInterrupt):
+        asyncio.run(main(options.url, options.products, options.lines))
