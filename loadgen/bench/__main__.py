@@ -10,7 +10,7 @@ from pathlib import Path
 
 import click
 
-from loadgen.bench import normalizer, startup
+from loadgen.bench import isolation, normalizer, startup
 from loadgen.bench.table import show
 
 
@@ -18,16 +18,24 @@ from loadgen.bench.table import show
 @click.option("--seconds", default=5.0, type=click.FloatRange(0.5, 60), help="How long the normalizer is driven.")
 @click.option("--starts", default=3, type=click.IntRange(1, 20), help="How often `lfmesh up` is started.")
 @click.option(
+    "--spells",
+    default=5,
+    type=click.IntRange(0, 100),
+    help="Calm and troubled spells of the isolation benchmark; 0: none.",
+)
+@click.option(
     "--tape",
     type=click.Path(path_type=Path, exists=True, dir_okay=False),
     help="Drive the normalizer with a recorded tape as well.",
 )
-def main(seconds: float, starts: int, tape: Path | None) -> None:
+def main(seconds: float, starts: int, spells: int, tape: Path | None) -> None:
     """Run the benchmarks and print one table."""
     rows = normalizer.run(seconds)
     if tape is not None:
         rows += normalizer.run(seconds, tape=tape)
     rows += startup.run(starts)
+    if spells:
+        rows += isolation.run(spells)
     sys.stdout.write(f"Python {platform.python_version()}, {os.cpu_count()} cores, {platform.machine()}\n")
     show(rows)
 
