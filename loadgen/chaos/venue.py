@@ -2,6 +2,7 @@
 
 import asyncio
 from collections.abc import Mapping, Sequence
+from datetime import UTC, datetime
 from http.client import HTTPException
 from typing import Any
 from urllib.parse import urlencode
@@ -138,6 +139,6 @@ class Venue:
             "type": "l2update",
             "product_id": product,
             "changes": [["buy", truth.asks[len(truth.asks) // 2][0], "1.00000000"]],
-            "time": "2024-01-01T00:00:00.000000Z",
+            "time": datetime.now(UTC).isoformat(timespec="microseconds").replace("+00:00", "Z"),
         }
         await self.ask("control/inject", product=product, text=msgspec.json.encode(update).decode())

@@ -32,7 +32,7 @@ async def behind_proxies() -> AsyncIterator[tuple[World, list[Proxy]]]:
             yield here, [market_data, requests]
 
 
-@pytest.mark.parametrize("ways", [BOTH, ("to_server",), ("to_client",)], ids=["both", "to_server", "to_client"])
+@pytest.mark.parametrize("ways", [BOTH, ("to_client",)], ids=["both", "to_client"])
 def test_what_a_silent_link_swallows_comes_when_it_is_back(ways: tuple[Direction, ...]) -> None:
     async def scenario() -> None:
         async with behind_proxies() as (here, proxies), here.client() as client:
@@ -63,6 +63,29 @@ def test_what_a_silent_link_swallows_comes_when_it_is_back(ways: tuple[Direction
             stopped = here.supervisor.events("beacons have stopped; links are made anew")
             assert len(stopped) == 1
             await eventually(lambda: len(here.supervisor.events("beacons come")) == 2)
+
+    run(scenario())
+
+
+def test_a_link_that_swallows_only_what_we_say_goes_on() -> None:
+    """What is published still comes; requests that are swallowed are asked again over a new socket."""
+
+    async def scenario() -> None:
+        async with behind_proxies() as (here, proxies), here.client() as client:
+            epoch = await flowing(here, TRADES, 2)
+            await client.subscribe(TRADES)
+            await client.until(lambda m: m["op"] == "snapshot")
+            for proxy in proxies:
+                proxy.swallow("to_server")
+            here.normalizer.publish(TRADES, [1])
+            await client.until(lambda m: m["op"] == "incr" and place(m)[1:] == (epoch, 3))
+            here.normalizer.publish(TRADES, [2], lost=True)
+            here.normalizer.publish(TRADES, [3])
+            await eventually(lambda: here.gateway.statistics().gaps_total == 1)
+            for proxy in proxies:
+                proxy.heal()
+            await client.until(lambda m: m["op"] == "incr" and place(m)[1:] == (epoch, 5))
+            assert [place(m)[2] for m in client.messages if m["op"] == "incr"] == [3, 4, 5]
 
     run(scenario())
 
