@@ -39,7 +39,7 @@ class Load:
 LOADS = [
     pytest.param(Load(rate=1000, products=6, rounds=1, between=500), id="short"),
     pytest.param(
-        Load(rate=5000, products=20, rounds=5, between=20_000),
+        Load(rate=5000, products=20, rounds=2, between=10_000),
         id="long",
         marks=[pytest.mark.soak, pytest.mark.timeout(900)],
     ),
