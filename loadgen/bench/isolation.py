@@ -74,6 +74,13 @@ async def _listen(url: str, products: list[str], spells: Spells) -> None:
             spells.take(text, time.time_ns())
 
 
+async def _calm(venue: Venue) -> None:
+    """The other kind, in which the simulator is asked for the truth as often: that costs it time as well."""
+    for _ in range(round(SPELL_S / _CROSS_S)):
+        await venue.truth()
+        await asyncio.sleep(_CROSS_S)
+
+
 async def _trouble(venue: Venue, product: str) -> None:
     """One spell of it."""
     await venue.ask("control/fault", kind="lose", share=0.1, for_s=SPELL_S, products=product, channels="matches")
@@ -91,7 +98,7 @@ async def _measure(mesh: MeshFile, pairs: int) -> Spells:
         await asyncio.sleep(_WARM_S)
         for _ in range(pairs):
             spells.now = spells.calm
-            await asyncio.sleep(SPELL_S)
+            await _calm(venue)
             spells.now = spells.troubled
             await _trouble(venue, products[0])
             spells.now = None

@@ -20,7 +20,7 @@ from tests.aio import run
 from tests.integration.clients import CHANNELS, assert_clean, assert_holds_truth, client, quiet, started
 from tests.integration.mesh import LiveMesh, assembled, wait_for
 
-AWAY_MESSAGES = int(os.environ.get("LFMESH_TEST_AWAY_MESSAGES", "8000"))
+AWAY_MESSAGES = int(os.environ.get("LFMESH_TEST_AWAY_MESSAGES", "5000"))
 """What a client misses; 300,000 are five minutes at 1,000 a second (`make soak`)."""
 _SPEED_MSGS_S = 3000
 

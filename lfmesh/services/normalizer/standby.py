@@ -36,7 +36,7 @@ from lfmesh.services.normalizer.restore import History, Told, history_of_replica
 from lfmesh.services.normalizer.statistics import NormalizerStatistics, plain
 from lfmesh.types import Role, StreamKey
 
-SILENT_S = 0.8
+SILENT_S = 0.6
 """A publisher whose beacons (one each 100 ms) are missing for so long is taken to be gone."""
 LATE_S = 0.15
 TICK_S = 0.05
