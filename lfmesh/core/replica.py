@@ -26,6 +26,7 @@ from lfmesh.core.contents import BookContent
 from lfmesh.core.feed import Feed, FeedFact, Replaced, StaleTerm, StreamFacts, Told
 from lfmesh.core.recovery import Accepted, Based, Dropped, GapClosed, GapOpened, Opened, Wanted
 from lfmesh.core.state import ShardState, StreamState
+from lfmesh.core.trouble import BadInput, GapFound, GapHealed
 from lfmesh.core.wants import Wants
 from lfmesh.errors import BadMeshFrame
 from lfmesh.messages import (
@@ -54,24 +55,6 @@ _BELIEVED = 2
 
 
 @dataclass(frozen=True, slots=True)
-class GapFound:
-    """A stream misses what comes after `last`."""
-
-    stream: StreamKey
-    last: Position | None
-    seen: Position
-
-
-@dataclass(frozen=True, slots=True)
-class GapHealed:
-    """A stream is whole again."""
-
-    stream: StreamKey
-    rung: str
-    open_ms: float
-
-
-@dataclass(frozen=True, slots=True)
 class TermRaised:
     """A publisher with a higher term has appeared."""
 
@@ -84,14 +67,6 @@ class StateDiscarded:
     """A stream's state was thrown away; it will be taken anew."""
 
     stream: StreamKey
-    why: str
-
-
-@dataclass(frozen=True, slots=True)
-class BadInput:
-    """Something that cannot be read; it was ignored."""
-
-    what: str
     why: str
 
 

@@ -23,6 +23,7 @@ from lfmesh.core.hub_status import StatusBoard
 from lfmesh.core.hub_streams import Stream
 from lfmesh.core.recovery import Accepted, Based, Dropped, GapClosed, GapOpened, Opened, Wanted
 from lfmesh.core.sharding import shard_of
+from lfmesh.core.trouble import BadInput, GapFound, GapHealed
 from lfmesh.errors import BadMeshFrame
 from lfmesh.messages import Rejected, Reply, SnapshotReply, StatesReply, Unavailable, View, decode_beacon, decode_reply
 from lfmesh.services.gateway.asks import Ask, Asks, Party
@@ -40,24 +41,6 @@ _SNAPSHOT = int(Flags.SNAPSHOT)
 
 
 @dataclass(frozen=True, slots=True)
-class GapFound:
-    """A stream misses what comes after `last`."""
-
-    stream: StreamKey
-    last: Position | None
-    seen: Position
-
-
-@dataclass(frozen=True, slots=True)
-class GapHealed:
-    """A stream is whole again; by "snapshot" if its clients could not be given what was missing."""
-
-    stream: StreamKey
-    rung: str
-    open_ms: float
-
-
-@dataclass(frozen=True, slots=True)
 class TermRaised:
     """A publisher with a higher term has appeared."""
 
@@ -71,14 +54,6 @@ class Voided:
     """What clients were told of a stream came from a publisher that had been replaced; they get a snapshot."""
 
     stream: StreamKey
-
-
-@dataclass(frozen=True, slots=True)
-class BadInput:
-    """Something that cannot be read; it was ignored."""
-
-    what: str
-    why: str
 
 
 Event = GapFound | GapHealed | TermRaised | Voided | BadInput

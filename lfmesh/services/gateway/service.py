@@ -20,15 +20,17 @@ from lfmesh.core.hub_snapshots import State
 from lfmesh.core.hub_status import StatusBoard
 from lfmesh.core.repeat import Repeats
 from lfmesh.core.sharding import shard_of, stable_id
+from lfmesh.core.trouble import BadInput, GapFound, GapHealed
 from lfmesh.messages import RetransmitRequest, ServiceRecord, SnapshotRequest, encode
 from lfmesh.observe.metrics import MetricsText
 from lfmesh.ports import Context, Figures
 from lfmesh.services.gateway import answers, pages
 from lfmesh.services.gateway.asks import Ask
 from lfmesh.services.gateway.frontdoor import FrontDoor
-from lfmesh.services.gateway.intake import BadInput, GapFound, GapHealed, Intake, TermRaised, Voided
+from lfmesh.services.gateway.intake import Intake, TermRaised, Voided
 from lfmesh.services.gateway.statistics import GatewayStatistics, Rate
 from lfmesh.services.links import Links
+from lfmesh.services.trouble import log_bad_input, log_gaps, name_of
 from lfmesh.transport import Requester, Subscriber, Transport
 from lfmesh.types import CHANNELS, Channel, Role, StreamKey
 
@@ -36,7 +38,6 @@ _BEAT_S = 0.1
 _ASK_TIMEOUT_S = 1.0
 _OLDER_BYTES = 1024 * 1024
 """What is asked for at a time for clients that go on from before our ring."""
-_NAMED_STREAMS = 3
 _HEARTBEAT_TICKS = 4
 
 
@@ -339,30 +340,20 @@ class GatewayService:
         events = self._intake.take_events()
         if not events:
             return
-        found: list[GapFound] = []
-        healed: list[GapHealed] = []
+        gaps: list[GapFound | GapHealed] = []
         for event in events:
             match event:
-                case GapFound():
-                    found.append(event)
-                case GapHealed():
-                    healed.append(event)
+                case GapFound() | GapHealed():
+                    gaps.append(event)
                 case TermRaised():
                     self._log.info("new publisher", shard=event.shard, term=event.term, before=event.before)
                 case Voided():
-                    self._log.warning("stream taken anew, its publisher had been replaced", stream=_name(event.stream))
+                    self._log.warning(
+                        "stream taken anew, its publisher had been replaced", stream=name_of(event.stream)
+                    )
                 case BadInput():
-                    held_back = self._repeats.admit(event.what, self._context.clock())
-                    if held_back is not None:
-                        self._log.warning(f"unreadable {event.what}", error=event.why, held_back=held_back)
-        # A lost frame is one line; the loss of a connection, which opens a gap in every stream, is one too.
-        if found:
-            names = [f"{_name(gap.stream)} after {gap.last}" for gap in found[:_NAMED_STREAMS]]
-            self._log.warning("gap opened", streams=len(found), first=names)
-        if healed:
-            names = [f"{_name(gap.stream)} by {gap.rung}" for gap in healed[:_NAMED_STREAMS]]
-            longest = max(gap.open_ms for gap in healed)
-            self._log.info("gap closed", streams=len(healed), first=names, longest_ms=round(longest, 1))
+                    log_bad_input(self._log, self._repeats, event, self._context.clock())
+        log_gaps(self._log, gaps)
 
 
 def _limits(config: Config) -> HubLimits:
@@ -389,7 +380,3 @@ def _request(ask: Ask) -> bytes:
     if ask.kind == "retransmit":
         return encode(RetransmitRequest(product, channel, *ask.after))
     return encode(RetransmitRequest(product, channel, *ask.after, _OLDER_BYTES, channel is Channel.TRADES))
-
-
-def _name(key: StreamKey) -> str:
-    return f"{key.product}.{key.channel}"

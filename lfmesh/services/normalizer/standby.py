@@ -20,20 +20,19 @@ from lfmesh.core.recovery import Wanted
 from lfmesh.core.repeat import Repeats
 from lfmesh.core.replica import (
     Asked,
-    BadInput,
-    GapFound,
-    GapHealed,
     Replica,
     StateDiscarded,
     TermRaised,
 )
 from lfmesh.core.sharding import stable_id
+from lfmesh.core.trouble import BadInput, GapFound, GapHealed
 from lfmesh.messages import RetransmitRequest, ServiceRecord, SnapshotRequest, encode
 from lfmesh.ports import Figures
 from lfmesh.services.normalizer.outflow import Ring, retain
 from lfmesh.services.normalizer.post import HeldFrames, Post
 from lfmesh.services.normalizer.restore import History, Told, history_of_replica
 from lfmesh.services.normalizer.statistics import NormalizerStatistics, plain
+from lfmesh.services.trouble import log_bad_input, log_gaps, name_of
 from lfmesh.types import Role, StreamKey
 
 SILENT_S = 0.6
@@ -42,7 +41,6 @@ LATE_S = 0.15
 TICK_S = 0.05
 _TICKS_BETWEEN_CHORES = 2
 _REQUEST_TIMEOUT_S = 1.0
-_NAMED = 3
 _EVERYTHING = 1 << 62
 
 
@@ -197,30 +195,20 @@ class Standby:
         )
 
     def _report(self, now: int) -> None:
-        found: list[GapFound] = []
-        healed: list[GapHealed] = []
+        gaps: list[GapFound | GapHealed] = []
         for event in self.replica.take_events():
             match event:
-                case GapFound():
-                    found.append(event)
-                case GapHealed():
-                    healed.append(event)
+                case GapFound() | GapHealed():
+                    gaps.append(event)
                 case TermRaised():
                     self._log.info("following", normalizer=self.active, term=event.term, before=event.before)
                 case StateDiscarded():
-                    self._log.warning("state discarded", stream=_name(event.stream), reason=event.why)
+                    self._log.warning("state discarded", stream=name_of(event.stream), reason=event.why)
                 case BadInput():
-                    if (held_back := self._repeats.admit(event.what, now)) is not None:
-                        self._log.warning(f"unreadable {event.what}", error=event.why, held_back=held_back)
+                    log_bad_input(self._log, self._repeats, event, now)
                 case _:
                     assert_never(event)
-        if found:
-            names = [f"{_name(gap.stream)} after {gap.last}" for gap in found[:_NAMED]]
-            self._log.warning("gap opened", streams=len(found), first=names)
-        if healed:
-            names = [f"{_name(gap.stream)} by {gap.rung}" for gap in healed[:_NAMED]]
-            longest = max(gap.open_ms for gap in healed)
-            self._log.info("gap closed", streams=len(healed), first=names, longest_ms=round(longest, 1))
+        log_gaps(self._log, gaps)
 
 
 def others(peers: Sequence[ServiceRecord], shard: int, instance: str, incarnation: int) -> list[ServiceRecord]:
@@ -232,10 +220,6 @@ def others(peers: Sequence[ServiceRecord], shard: int, instance: str, incarnatio
         and peer.shard == shard
         and (peer.instance != instance or peer.incarnation > incarnation)
     ]
-
-
-def _name(key: StreamKey) -> str:
-    return f"{key.product}.{key.channel}"
 
 
 def _request(key: StreamKey, wanted: Wanted) -> bytes:

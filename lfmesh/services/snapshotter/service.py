@@ -16,8 +16,9 @@ from lfmesh.config import Config, endpoint
 from lfmesh.core import topics
 from lfmesh.core.recovery import Wanted
 from lfmesh.core.repeat import Repeats
-from lfmesh.core.replica import Asked, BadInput, GapFound, GapHealed, StateDiscarded, TermRaised
+from lfmesh.core.replica import Asked, StateDiscarded, TermRaised
 from lfmesh.core.sharding import products_of, stable_id
+from lfmesh.core.trouble import BadInput, GapFound, GapHealed
 from lfmesh.messages import RetransmitRequest, ServiceRecord, SnapshotRequest, encode
 from lfmesh.ports import Context, Figures, StateStore, StoredState
 from lfmesh.services.links import Links
@@ -25,13 +26,13 @@ from lfmesh.services.snapshotter.answers import Answers
 from lfmesh.services.snapshotter.intake import Intake
 from lfmesh.services.snapshotter.keeper import StateKeeper
 from lfmesh.services.snapshotter.statistics import SnapshotterStatistics
+from lfmesh.services.trouble import log_bad_input, log_gaps, name_of
 from lfmesh.store.embedded import SqliteStateStore, state_path
 from lfmesh.transport import Responder, Server, Subscriber, Transport
 from lfmesh.types import Role, StreamKey
 
 _BEAT_S = 0.1
 _REQUEST_TIMEOUT_S = 2.0
-_NAMED_STREAMS = 3
 _FLUSH_S = 0.2
 
 
@@ -247,34 +248,18 @@ class SnapshotterService:
         events = self._intake.take_events()
         if not events:
             return
-        found: list[GapFound] = []
-        healed: list[GapHealed] = []
+        gaps: list[GapFound | GapHealed] = []
         for event in events:
             match event:
-                case GapFound():
-                    found.append(event)
-                case GapHealed():
-                    healed.append(event)
+                case GapFound() | GapHealed():
+                    gaps.append(event)
                 case TermRaised():
                     self._log.info("a publisher with a higher term", term=event.term, before=event.before)
                 case StateDiscarded():
-                    self._log.warning("state discarded", stream=_name(event.stream), reason=event.why)
+                    self._log.warning("state discarded", stream=name_of(event.stream), reason=event.why)
                 case BadInput():
-                    held_back = self._repeats.admit(event.what, now)
-                    if held_back is not None:
-                        self._log.warning(f"unreadable {event.what}", error=event.why, held_back=held_back)
-        # A lost frame is one line; the loss of a connection, which opens a gap in every stream, is one too.
-        if found:
-            names = [f"{_name(gap.stream)} after {gap.last}" for gap in found[:_NAMED_STREAMS]]
-            self._log.warning("gap opened", streams=len(found), first=names)
-        if healed:
-            names = [f"{_name(gap.stream)} by {gap.rung}" for gap in healed[:_NAMED_STREAMS]]
-            longest = max(gap.open_ms for gap in healed)
-            self._log.info("gap closed", streams=len(healed), first=names, longest_ms=round(longest, 1))
-
-
-def _name(key: StreamKey) -> str:
-    return f"{key.product}.{key.channel}"
+                    log_bad_input(self._log, self._repeats, event, now)
+        log_gaps(self._log, gaps)
 
 
 def _request(key: StreamKey, wanted: Wanted) -> bytes:

@@ -7,12 +7,10 @@ from lfmesh.core import codec
 from lfmesh.core.recovery import Wanted
 from lfmesh.core.replica import (
     Asked,
-    BadInput,
-    GapFound,
-    GapHealed,
     StateDiscarded,
     TermRaised,
 )
+from lfmesh.core.trouble import BadInput, GapFound, GapHealed
 from lfmesh.messages import Rejected, Reply, View, encode
 from lfmesh.ports import StoredState
 from lfmesh.types import Channel, InputPosition, Position, StreamKey
