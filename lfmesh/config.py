@@ -73,6 +73,8 @@ class MeshSection(Section):
 class VenueSection(Section):
     """The exchange."""
 
+    name: Annotated[str, Field(pattern=r"^[a-z0-9][a-z0-9_.-]{0,39}$")] = "coinbase"
+    """Under this name its data is kept: `venue=…` in the archive's keys, and part of the state store's."""
     ws_url: WebSocketUrl = "wss://ws-feed.exchange.coinbase.com"
     """WebSocket feed."""
     rest_url: HttpUrl = "https://api.exchange.coinbase.com"
@@ -240,6 +242,68 @@ class SnapshotterSection(Section):
     """Changed books are written at most this often."""
 
 
+class StoreSection(Section):
+    """Where states and the archive are kept. Credentials come the usual AWS ways, never from here."""
+
+    state: Literal["embedded", "dynamodb"] = "embedded"
+    """Latest states: a SQLite file a shard in mesh.data_dir, or a DynamoDB table."""
+    objects: Literal["folder", "s3"] = "folder"
+    """Archive: the folder `objects` in mesh.data_dir, or an S3 bucket."""
+    table: Annotated[str, Field(pattern=r"^[A-Za-z0-9_.-]{3,255}$")] = "lfmesh-state"
+    """DynamoDB table."""
+    dynamodb_endpoint: HttpUrl | Literal[""] = ""
+    """Address of DynamoDB Local or the like; empty: AWS."""
+    bucket: Annotated[str, Field(pattern=r"^[a-z0-9][a-z0-9.-]{1,61}[a-z0-9]$")] = "lfmesh"
+    """S3 bucket."""
+    prefix: Annotated[str, Field(pattern=r"^([A-Za-z0-9_.=-]+/)*$")] = ""
+    """Before every key in the bucket, ending with a slash; empty: none."""
+    s3_endpoint: HttpUrl | Literal[""] = ""
+    """Address of MinIO or another S3 server; empty: AWS."""
+    path_style: bool = False
+    """Name the bucket in the path and not in the host's name, as MinIO and the like need it."""
+    region: Annotated[str, Field(pattern=r"^[a-z0-9-]{0,40}$")] = ""
+    """AWS region; empty: the usual AWS ways."""
+    create: bool = False
+    """Make a table or bucket that is missing, at start. For local stores; elsewhere `lfmesh store init` does it."""
+    connect_timeout_s: Annotated[float, Field(gt=0, le=60)] = 2.0
+    """Connecting to a store may take this long."""
+    request_timeout_s: Annotated[float, Field(gt=0, le=300)] = 10.0
+    """A store must answer within this time."""
+    attempts: Annotated[int, Field(ge=1, le=10)] = 3
+    """So often one request is tried before the store counts as down."""
+
+
+class ArchiveSection(Section):
+    """The archive: every published message (tape) and full states (snapshots), by the snapshotters."""
+
+    enabled: bool = True
+    """Keep it. Without it there is no replay, no state as of a moment, and no resuming past the rings."""
+    flush_interval_s: Annotated[float, Field(gt=0, le=5)] = 0.25
+    """What was published reaches the local journal at least this often: what a killed process can lose."""
+    flush_bytes: Annotated[int, Field(ge=4096, le=5 * 1024 * 1024)] = 1024 * 1024
+    """And at least each so many bytes."""
+    sync_interval_s: Annotated[float, Field(gt=0, le=60)] = 5.0
+    """And the disk itself this often: what a loss of power can cost."""
+    segment_max_age_s: Annotated[float, Field(ge=1, le=3600)] = 900.0
+    """Segments are cut from the journal and uploaded this often: what the loss of a whole machine can cost."""
+    segment_max_bytes: Annotated[int, Field(ge=65536, le=1024 * 1024 * 1024)] = 64 * 1024 * 1024
+    """And when one stream has so many bytes of text."""
+    journal_max_bytes: Annotated[int, Field(ge=1024 * 1024)] = 1024 * 1024 * 1024
+    """And when the whole journal has so many."""
+    snapshot_interval_s: Annotated[float, Field(ge=1, le=86400)] = 60.0
+    """The full state of a shard is stored this often, and at shutdown."""
+    spool_max_bytes: Annotated[int, Field(ge=1024 * 1024)] = 4 * 1024 * 1024 * 1024
+    """What waits on local disk for an object store that is down; past it the oldest tape is dropped, and counted."""
+    compression_level: Annotated[int, Field(ge=1, le=19)] = 3
+    """Of zstd."""
+    retention_age_s: Annotated[float, Field(ge=0)] = 0.0
+    """Archived objects are deleted so long after they were written; 0: kept."""
+    retention_bytes: Annotated[int, Field(ge=0)] = 0
+    """The oldest ones are deleted when all of the archive is larger than this; 0: no bound."""
+    resume_max_bytes: Annotated[int, Field(ge=0)] = 256 * 1024 * 1024
+    """So much of one stream is read from the archive for a client that resumes from further back than the rings."""
+
+
 class GatewaySection(Section):
     """WebSocket clients."""
 
@@ -310,6 +374,8 @@ class Config(Section):
     ingestor: IngestorSection = IngestorSection()
     normalizer: NormalizerSection = NormalizerSection()
     snapshotter: SnapshotterSection = SnapshotterSection()
+    store: StoreSection = StoreSection()
+    archive: ArchiveSection = ArchiveSection()
     gateway: GatewaySection = GatewaySection()
     ops: OpsSection = OpsSection()
     log: LogSection = LogSection()

@@ -13,7 +13,10 @@
     ├── VenueRefused         the venue refused a subscription or a request: asking again is of no use
     ├── VenueUnavailable     the venue gave no usable answer; carries the reason under which it is counted
     ├── VenueLimited         the venue wants fewer requests; carries for how long, where it says so
-    └── StoreUnavailable     a store cannot be read or written
+    ├── StoreUnavailable     a store cannot be read or written
+    │   └── StoreMisconfigured   and asking again is of no use: credentials, names, permissions
+    ├── ObjectMissing        the object store has no object of this key
+    └── BadArchive           an object or journal that does not hold what its name promises
 
 Each message is one line that says what is wrong and, where a user can mend it, how.
 """
@@ -89,3 +92,15 @@ class VenueLimited(LfmeshError):
 
 class StoreUnavailable(LfmeshError):
     """A store cannot be read or written."""
+
+
+class StoreMisconfigured(StoreUnavailable):
+    """A store that will not work until somebody mends its configuration: credentials, a missing table or bucket."""
+
+
+class ObjectMissing(LfmeshError):
+    """The object store has no object of this key."""
+
+
+class BadArchive(LfmeshError):
+    """An archived object, or a journal, that does not hold what its name promises."""

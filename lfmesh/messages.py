@@ -85,7 +85,7 @@ class BackfillPage(msgspec.Struct, frozen=True):
 
 
 class RetransmitRequest(msgspec.Struct, frozen=True, tag="retransmit"):
-    """To a normalizer: every retained market-data frame of a stream after (epoch, seq).
+    """To a normalizer, or (what is archived) a snapshotter: market-data frames of a stream after (epoch, seq).
 
     The reply's frames are market-data frames as they were published, in order; the first one may begin at or
     before the position asked for. `max_bytes` bounds the answer beside the publisher's own bound (0: only that).
@@ -130,13 +130,15 @@ class BackfillRequest(msgspec.Struct, frozen=True, tag="backfill"):
 
 
 class SnapshotRequest(msgspec.Struct, frozen=True, tag="snapshot"):
-    """To a snapshotter: the current state of one stream.
+    """To a snapshotter or normalizer: the current state of one stream.
 
-    The reply's frames are the parts of the `state` object, each a complete JSON object of its own.
+    The reply's frames are the parts of the `state` object, each a complete JSON object of its own. With `at` (ns, the
+    venue's time) a snapshotter answers with the state as of that moment, from its archive.
     """
 
     product: str
     channel: Channel
+    at: int = 0
 
 
 class StatesRequest(msgspec.Struct, frozen=True, tag="states"):

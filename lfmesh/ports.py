@@ -5,9 +5,10 @@ has alike:
 loop, signals, log, registry, telemetry, ops port. Tests give a service a context of their own.
 """
 
-from collections.abc import Callable, Coroutine, Iterable, Sequence
+from collections.abc import Callable, Coroutine, Iterable, Iterator, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, Protocol, runtime_checkable
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, NamedTuple, Protocol, runtime_checkable
 
 import msgspec
 
@@ -140,6 +141,43 @@ class StateStore(Protocol):
 
         Returns how many were newer and so written; StoreUnavailable.
         """
+
+    def close(self) -> None:
+        """Release what is held; idempotent."""
+
+
+class StoredObject(NamedTuple):
+    """One object as a listing shows it; `written_ns` is when it was stored, by the store's own clock."""
+
+    key: str
+    size: int
+    written_ns: int
+
+
+class ObjectStore(Protocol):
+    """Immutable objects under keys (`a/b/c`, see `lfmesh.core.archive`). Any number of threads may call at once.
+
+    Every method raises StoreUnavailable while the store can't be reached, and StoreMisconfigured where asking again is
+    of no use. Transient trouble (throttling, 5xx, time-outs) has been retried a few times with back-off before.
+    """
+
+    def check(self) -> None:
+        """Reach the store with our credentials and see that the bucket or folder is there; else raise."""
+
+    def put(self, key: str, body: bytes | Path) -> bool:
+        """Store an object whole, or not at all, whatever happens on the way; False if the key is taken (it stays)."""
+
+    def get(self, key: str) -> bytes:
+        """An object's bytes; ObjectMissing."""
+
+    def list(self, prefix: str = "", after: str = "") -> Iterator[StoredObject]:
+        """Objects whose key begins with `prefix` and is greater than `after`, in order of their keys (as bytes)."""
+
+    def folders(self, prefix: str) -> Sequence[str]:
+        """The distinct `prefix…/` one level below a prefix that ends with `/` or is empty, in order."""
+
+    def delete(self, keys: Sequence[str]) -> int:
+        """Delete objects; how many were asked to go. A key that is not there is no error."""
 
     def close(self) -> None:
         """Release what is held; idempotent."""

@@ -15,17 +15,20 @@ LAYERS: dict[str, int] = {
     "lfmesh.errors": 0, "lfmesh.types": 0, "lfmesh.exact": 0, "lfmesh.messages": 0, "lfmesh.models": 0,
     "lfmesh.config": 0, "lfmesh.ports": 0,
     "lfmesh.core": 1,
-    "lfmesh.transport": 2, "lfmesh.venues": 2, "lfmesh.store": 2, "lfmesh.observe": 2,
+    "lfmesh.transport": 2, "lfmesh.venues": 2, "lfmesh.store": 2, "lfmesh.archive": 2,
+    "lfmesh.observe": 2,
     "lfmesh.services": 3,
     "lfmesh.cli": 4, "lfmesh.top": 4, "lfmesh.watch": 4, "lfmesh.client": 4,
 }  # fmt: skip
 
-SERVICES = ("registry", "ingestor", "normalizer", "snapshotter", "gateway")
+SERVICES = ("registry", "ingestor", "normalizer", "snapshotter", "gateway", "player")
 ONLY_IN = {
     "zmq": ("lfmesh.transport",),
     "boto3": ("lfmesh.store.aws",),
     "botocore": ("lfmesh.store.aws",),
     "sqlite3": ("lfmesh.store",),
+    "zstandard": ("lfmesh.store", "lfmesh.archive", "tests", "loadgen"),
+    "pyarrow": ("lfmesh.cli", "tests"),
     "httpx": ("lfmesh.venues",),
     "prometheus_client": ("lfmesh.observe", "tests", "loadgen"),
 }

@@ -63,7 +63,9 @@ async def _scenario(data_dir: Path, seconds: int) -> None:
         await _assert_http_snapshots_are_the_state(mesh, checkers[0])
         recorder.assert_models_accept()
         assert recorder.increments > 0
-        assert {status.state for status in recorder.statuses if status.reason != "no data yet"} <= {"live"}
+        # A machine that was busy for a moment may have been told of; but no stream is left that is not live.
+        last = {(status.product, status.channel): status for status in recorder.statuses}
+        assert not [status for status in last.values() if status.state != "live"]
         print(f"\n{sent} venue messages in {seconds} s; {recorder.increments} increments at each client")  # noqa: T201
 
 
