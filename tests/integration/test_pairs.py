@@ -34,10 +34,11 @@ class Load:
     products: int
     rounds: int
     between: int
+    shards: int = 2
 
 
 LOADS = [
-    pytest.param(Load(rate=1000, products=6, rounds=1, between=500), id="short"),
+    pytest.param(Load(rate=1000, products=6, rounds=1, between=150, shards=1), id="short"),
     pytest.param(
         Load(rate=5000, products=20, rounds=2, between=10_000),
         id="long",
@@ -132,8 +133,8 @@ def epoch_of(checker: PausedChecker, product: str) -> int:
 
 async def trial(stack: AsyncExitStack, data_dir: Path, load: Load, *options: str) -> Trial:
     """A mesh under load with its clients, every stream begun."""
-    rate, products = str(load.rate), str(load.products)
-    mesh = await stack.enter_async_context(mesh_up(data_dir, "--rate", rate, "--products", products, *options))
+    size = ("--rate", str(load.rate), "--products", str(load.products), "--shards", str(load.shards))
+    mesh = await stack.enter_async_context(mesh_up(data_dir, *size, *options))
     shards = {product["id"]: product["shard"] for product in (await mesh.gateway("products"))["products"]}
     clients = []
     for _ in range(CLIENTS):
@@ -155,7 +156,7 @@ def test_killing_either_ingestor_loses_nothing(tmp_path: Path, load: Load) -> No
             async def both_heard() -> bool:
                 metrics = await mesh.metrics(Role.NORMALIZER)
                 heard = [value for name, value in metrics.items() if name.startswith("lfmesh_normalizer_ingestors_att")]
-                return heard == [2.0, 2.0]
+                return heard == [2.0] * load.shards
 
             await wait_for(both_heard, _WHOLE_WITHIN_S, "both ingestors at both normalizers")
             await under_test.steady()

@@ -23,7 +23,11 @@ def chaos(*arguments: str, timeout_s: float = 110) -> subprocess.CompletedProces
 @pytest.mark.timeout(150)
 @pytest.mark.parametrize(
     ("topology", "only", "network"),
-    [("single", "kill/normalizer", "auto"), ("pairs", "kill/ingestor", "loopback"), ("single", "cut/gateway", "auto")],
+    [
+        pytest.param("single", "kill/normalizer", "auto", marks=pytest.mark.soak),
+        ("pairs", "kill/ingestor", "loopback"),
+        ("single", "cut/gateway", "auto"),
+    ],
 )
 def test_nothing_is_lost_in_a_round_of_a_small_mesh(topology: str, only: str, network: str, tmp_path: Path) -> None:
     report = tmp_path / "report.json"
