@@ -7,16 +7,19 @@ SHARD   ?= 0
 CONFIG  ?= configs/local.toml
 URL     ?= ws://localhost:8000/ws
 ARGS    ?=
-# Tests run in parallel processes, each test on ports of its own.
-WORKERS ?= 2
+# Tests run in parallel processes, each test on ports of its own. Many of them wait, so there are more than cores.
+WORKERS ?= 3
 # Of the fault bench: faults one after another, and the seed of their plan.
 ROUNDS  ?= 32
 SEED    ?= 1
+# Of compose-targets: mesh.data_dir of the mesh, as configs/compose.toml has it.
+DATA_DIR ?= .lfmesh/compose
 
 .DEFAULT_GOAL := help
 .PHONY: help setup up live test check soak bench chaos lock clean \
         run-sim run-registry run-ingestor run-normalizer run-snapshotter run-gateway \
-        test-client-basic test-client-load
+        test-client-basic test-client-load \
+        stores-up stores-down compose-up compose-down compose-targets
 
 help: ## List the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  %-18s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -62,6 +65,7 @@ lock: $(READY) ## Choose exact versions anew and write requirements.lock (hashes
 	    --generate-hashes --no-header --upgrade --quiet -o requirements.lock
 
 clean: ## Remove .venv, caches and the data of local runs
+	@if [ -f .lfmesh/stores/stores.json ]; then $(BIN)/python -m loadgen.stores down; fi
 	rm -rf $(VENV) .mypy_cache .ruff_cache .pytest_cache .hypothesis .lfmesh dist
 	find lfmesh loadgen tests -name __pycache__ -type d -prune -exec rm -rf {} +
 
@@ -88,3 +92,25 @@ test-client-basic: $(READY) ## One checking client for 30 s against a running me
 
 test-client-load: $(READY) ## Ten checking clients for 60 s against a running mesh (URL=…)
 	@$(BIN)/python -m loadgen.client --gateway-url $(URL) --clients 10 --duration 60 $(ARGS)
+
+stores-up: $(READY) ## Start DynamoDB Local and an S3 server on free loopback ports, without Docker (needs Java 17, npm)
+	@$(BIN)/python -m loadgen.stores up $(ARGS)
+
+stores-down: $(READY) ## End them (ARGS=--forget: with their data)
+	@$(BIN)/python -m loadgen.stores down $(ARGS)
+
+compose-up: ## Start DynamoDB Local, MinIO, Prometheus and Grafana with Docker
+	@mkdir -p .lfmesh/prometheus
+	@docker compose up --detach --wait $(ARGS)
+	@echo "DynamoDB 127.0.0.1:8002, MinIO 127.0.0.1:9000 (console 9001), Prometheus 127.0.0.1:9090, Grafana 127.0.0.1:3000"
+	@echo "Now:  export AWS_ACCESS_KEY_ID=lfmesh AWS_SECRET_ACCESS_KEY=lfmeshsecret"
+	@echo '      make up ARGS="--config configs/compose.toml"    and, when it runs, make compose-targets'
+
+compose-targets: $(READY) ## Tell Prometheus where the roles of the running mesh are (DATA_DIR=.lfmesh/compose)
+	@mkdir -p .lfmesh/prometheus
+	@$(BIN)/lfmesh top --json --data-dir $(DATA_DIR) > .lfmesh/prometheus/top
+	@$(BIN)/python -m loadgen.stores targets < .lfmesh/prometheus/top > .lfmesh/prometheus/new
+	@mv .lfmesh/prometheus/new .lfmesh/prometheus/mesh.json
+
+compose-down: ## Stop what compose-up has started (ARGS=--volumes: with its data)
+	@docker compose down $(ARGS)

@@ -208,7 +208,7 @@ class NormalizerSection(Section):
     """Frames queued towards one subscriber; past it they are dropped and must be asked for."""
     subscribe_hwm_messages: Annotated[int, Field(ge=1)] = 100_000
     """Frames of the active normalizer that may wait to be followed."""
-    restore_timeout_s: Annotated[float, Field(ge=0, le=30)] = 1.0
+    restore_timeout_s: Annotated[float, Field(ge=0, le=30)] = 3.0
     """A starting normalizer waits this long for another one that publishes, and for a snapshotter to tell where the
     streams stood."""
     stale_after_s: Annotated[float, Field(gt=0)] = 10.0

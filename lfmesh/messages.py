@@ -184,9 +184,14 @@ class Reply(msgspec.Struct, frozen=True, tag="ok"):
 
 
 class Unavailable(msgspec.Struct, frozen=True, tag="unavailable"):
-    """What was asked for is not there (any more): go to the next rung."""
+    """What was asked for is not there (any more): go to the next rung.
+
+    `later`: whether it is there is not known. Who was asked has no time, or its store can't be read now; ask again, or
+    somebody else.
+    """
 
     reason: str
+    later: bool = False
 
 
 class Rejected(msgspec.Struct, frozen=True, tag="rejected"):

@@ -5,10 +5,10 @@ has alike:
 loop, signals, log, registry, telemetry, ops port. Tests give a service a context of their own.
 """
 
-from collections.abc import Callable, Coroutine, Iterable, Iterator, Sequence
+from collections.abc import Callable, Collection, Coroutine, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, NamedTuple, Protocol, runtime_checkable
+from typing import TYPE_CHECKING, Any, Literal, NamedTuple, Protocol, runtime_checkable
 
 import msgspec
 
@@ -117,6 +117,65 @@ class MayStandBy(Protocol):
     @property
     def active(self) -> bool:
         """True while it is the one that works."""
+
+
+class ReplayState(NamedTuple):
+    """Where a replay is, as clients are told (`lfmesh.models.ReplayStatus`). Times are the archive's, in ns.
+
+    `speed` None: as fast as it is taken. `run` is another one after each seek.
+    """
+
+    state: Literal["waiting", "playing", "paused", "seeking", "ended"]
+    at: int
+    start: int
+    end: int
+    speed: float | None
+    run: int
+
+
+class Audience(Protocol):
+    """The gateway that serves a replay, as the replay sees it. Both run in one loop; nothing here waits."""
+
+    def heard(self) -> int | None:
+        """How many of the replay's frames it has taken, by the last beacon that it has; None before any."""
+
+    def is_behind(self) -> bool:
+        """True while much waits for a client that does take what it is sent."""
+
+    def changed(self, state: ReplayState) -> None:
+        """Tell all clients."""
+
+    def rewound(self, state: ReplayState, begun: Collection[StreamKey]) -> None:
+        """From now on the replay plays from another moment, under the term `state.run`: what was published below it is
+        void. It goes on with a snapshot of each stream that has `begun` by then."""
+
+
+class Replay(Protocol):
+    """A replay, as the gateway that serves it sees it. Both run in one loop; nothing here waits."""
+
+    def listen(self, audience: Audience) -> None:
+        """Tell this gateway what happens."""
+
+    def state(self) -> ReplayState:
+        """Where it is."""
+
+    def pause(self) -> None:
+        """Publish nothing more for now."""
+
+    def resume(self) -> None:
+        """Go on."""
+
+    def seek(self, at: int) -> None:
+        """Go on from this moment (ns), as soon as what holds there has been read."""
+
+    def set_speed(self, speed: float | None) -> None:
+        """Play so many times as fast as it was; None: as fast as it is taken."""
+
+    def subscribed(self) -> None:
+        """A client follows something."""
+
+    def room(self) -> None:
+        """The gateway, or one of its clients, has taken something: `Audience.is_behind` may have changed."""
 
 
 class StoredState(msgspec.Struct, frozen=True):

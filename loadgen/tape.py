@@ -1,7 +1,7 @@
 """Recorded tapes: what a venue sent, frame by frame, with the time of receipt.
 
-One frame a line: the receive time in integer nanoseconds since the Unix epoch, a tab, the frame exactly as it was
-received, a newline. Tapes are read and written as a stream, so they may be larger than memory.
+`lfmesh.core.rawtape` says what their lines are. Tapes are read and written as a stream, so they may be larger than
+memory.
 """
 
 import re
@@ -10,10 +10,8 @@ from pathlib import Path
 from types import TracebackType
 from typing import BinaryIO, Self
 
+from lfmesh.core import rawtape
 from lfmesh.errors import BadTape
-
-MAX_LINE_BYTES = 64 * 1024 * 1024
-"""A longer line is taken for a sign that the file is no tape: venue snapshots stay well below."""
 
 _product_id = re.compile(rb'"product_id"\s*:\s*"([^"\\]+)"')
 _SHOWN_BYTES = 40
@@ -34,18 +32,13 @@ def read(path: Path) -> Generator[tuple[int, bytes], None, None]:
 
 def _lines(path: Path, file: BinaryIO) -> Generator[tuple[int, bytes], None, None]:
     number = 0
-    while line := file.readline(MAX_LINE_BYTES):
+    while line := file.readline(rawtape.MAX_LINE_BYTES):
         number += 1
-        stamp, tab, frame = line.partition(b"\t")
-        if not tab or not stamp.isdigit():
-            raise BadTape(_complaint(path, number, line, "no receive time in nanoseconds and tab at its start"))
-        if not frame.endswith(b"\n"):
-            cause = "longer than any frame" if len(line) >= MAX_LINE_BYTES else "cut off: it has no newline at its end"
-            raise BadTape(_complaint(path, number, line, cause))
-        frame = frame[:-1]
-        if not frame:
-            raise BadTape(_complaint(path, number, line, "no frame after the tab"))
-        yield int(stamp), frame
+        try:
+            record = rawtape.split(line)
+        except ValueError as cause:
+            raise BadTape(_complaint(path, number, line, str(cause))) from None
+        yield record
     if number == 0:
         raise BadTape(f"{path}: not a tape: the file is empty")
 
@@ -79,9 +72,7 @@ class Writer:
 
     def write(self, receive_ns: int, frame: bytes) -> None:
         """Append one frame. ValueError for a frame that holds a newline or nothing: a line could not carry it."""
-        if not frame or b"\n" in frame:
-            raise ValueError("a tape holds one frame a line: the frame is empty or contains a newline")
-        self._file.write(b"%d\t%b\n" % (receive_ns, frame))
+        self._file.write(rawtape.line(receive_ns, frame))
 
     def close(self) -> None:
         """Flush and close the file; closing twice is harmless."""

@@ -11,6 +11,7 @@ import click
 
 if TYPE_CHECKING:
     from lfmesh.config import Config
+    from lfmesh.types import Channel
 
 DEFAULT_HOME = ".lfmesh"
 """Where `lfmesh watch` and `top` look for a running mesh: the default of mesh.data_dir."""
@@ -32,6 +33,16 @@ def config_option[F: Callable[..., Any]](command: F) -> F:
         metavar="FILE",
         type=click.Path(dir_okay=False, path_type=Path),
         help="Configuration, TOML; configs/local.toml is an example with every key explained.",
+    )(command)
+
+
+def data_dir_option[F: Callable[..., Any]](command: F) -> F:
+    """`--data-dir DIR` of a command that reads an archive; None where the configuration decides."""
+    return option(
+        "--data-dir",
+        metavar="DIR",
+        type=click.Path(file_okay=False, path_type=Path),
+        help="Where the mesh keeps, or kept, its data.  [default: mesh.data_dir, .lfmesh]",
     )(command)
 
 
@@ -79,6 +90,28 @@ def parse_products(text: str) -> tuple[str, ...]:
     if not products:
         raise click.BadParameter("name at least one product, such as BTC-USD")
     return tuple(dict.fromkeys(products))
+
+
+def parse_channels(text: str) -> "tuple[Channel, ...]":
+    """Option type: a comma list of the mesh's channels, each once, in the mesh's order."""
+    from lfmesh.types import CHANNELS
+
+    named = {part.strip().lower() for part in text.split(",") if part.strip()}
+    unknown = named.difference(CHANNELS)
+    if unknown or not named:
+        what = f"{', '.join(sorted(unknown))} is no channel" if unknown else "name at least one channel"
+        raise click.BadParameter(f"{what}: {', '.join(CHANNELS)}")
+    return tuple(channel for channel in CHANNELS if channel in named)
+
+
+def parse_moment(text: str) -> int:
+    """Option type: a moment as ISO 8601 with a zone, or integer ns since 1970; as ns since the Unix epoch."""
+    from lfmesh.core.times import parse_time
+
+    try:
+        return parse_time(text)
+    except ValueError as error:
+        raise click.BadParameter(str(error)) from None
 
 
 def parse_speed(text: str) -> float | Literal["max"]:

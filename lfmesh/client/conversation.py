@@ -15,8 +15,8 @@ from typing import NamedTuple, assert_never
 
 from lfmesh.client.contents import Outcome
 from lfmesh.client.errors import ClientError, refusal
-from lfmesh.client.events import Connected, Disconnected, Event, Goaway, Refused
-from lfmesh.client.requests import Request, Requests, ping_request, unsubscribe_request
+from lfmesh.client.events import Connected, Disconnected, Event, Goaway, Refused, ReplayStatus
+from lfmesh.client.requests import Request, Requests, ping_request, replay_request, unsubscribe_request
 from lfmesh.client.stream import Stream
 from lfmesh.client.wire import (
     Error,
@@ -26,6 +26,7 @@ from lfmesh.client.wire import (
     Other,
     Pong,
     RateLimit,
+    ReplayMessage,
     SnapshotMessage,
     Status,
     Subscribed,
@@ -43,11 +44,12 @@ _REFUSALS = ("BAD_REQUEST", "INVALID_OPERATION", "INVALID_JSON", "TOO_MANY_SUBSC
 
 
 class Answer(NamedTuple):
-    """What has become of a wish: `error`, or, of a ping, how long it took (ns)."""
+    """What has become of a wish: `error`, or, of a ping, how long it took (ns); `replay`: where a replay is."""
 
     number: int
     error: ClientError | None = None
     took_ns: int = 0
+    replay: ReplayStatus | None = None
 
 
 @dataclass(slots=True)
@@ -87,6 +89,8 @@ class Conversation:
         """Messages of this connection that a gateway would send."""
         self.dropped = 0
         """Messages of streams that are not, or no longer, followed."""
+        self.replay: ReplayStatus | None = None
+        """Where the replay was when it told last; None where none is followed."""
         self._keep_trades = keep_trades
         self._out = Outcome()
         self._answers: list[Answer] = []
@@ -185,6 +189,16 @@ class Conversation:
         number = self._requests.next_number()
         return self._requests.post(Request("ping", ping_request(number), call=number), number)
 
+    def control(self, action: str, at: int | str | None, speed: float | str | None) -> int:
+        """Control a replay. The number of its answer, which has no `replay` if the connection is lost before."""
+        number = self._requests.next_number()
+        if self.connected:
+            text = replay_request(number, action, at, speed)
+            self._requests.post(Request("replay", text, call=number), number)
+        else:
+            self._answers.append(Answer(number))
+        return number
+
     def forget(self, number: int) -> None:
         """Nobody waits for this answer any more."""
         self._wishes.pop(number, None)
@@ -249,6 +263,8 @@ class Conversation:
                 pause = min(pause, _MAX_GOAWAY_MS)
                 self.leave_at = now + pause * 1_000_000
                 out.events.append(Goaway(reason=reason, reconnect_ms=pause, ts_received=now))
+            case ReplayMessage():
+                self._replay_told(message, now)
             case Heartbeat() | Other():
                 pass
             case _:
@@ -286,6 +302,23 @@ class Conversation:
                 self._refused(message, now)
             case _:
                 assert_never(message)
+
+    def _replay_told(self, message: ReplayMessage, now: int) -> None:
+        known = self.replay
+        speed = None if message.speed == "max" else float(message.speed)
+        self.replay = told = ReplayStatus(
+            state=message.state, at=message.at, start=message.start, end=message.end, speed=speed, run=message.run,
+            ts_received=now,
+        )  # fmt: skip
+        if known is not None and known.run != told.run:
+            for stream in self.streams.values():
+                stream.rewound()
+        request = self._requests.get(message.id)
+        if request is None:
+            self._out.events.append(told)
+        elif request.op == "replay" and request.call is not None:
+            self._requests.drop(message.id)
+            self._answers.append(Answer(request.call, replay=told))
 
     def _subscribed(self, message: Subscribed, now: int, text: str) -> None:
         request = self._requests.get(message.id)

@@ -6,6 +6,7 @@
     Missing                                                        trades that can't be had any more
     Connected, Disconnected, Goaway                                the connection
     Violation, Refused                                             the gateway broke a promise; refuses what was asked
+    ReplayStatus                                                   where a replay is, where one is followed
     Skipped                                                        events that nobody read
 
     async for event in feed:
@@ -219,6 +220,22 @@ class Refused(msgspec.Struct, frozen=True, kw_only=True):
     ts_received: int
 
 
+class ReplayStatus(msgspec.Struct, frozen=True, kw_only=True):
+    """What is followed is a replay of an archive (`lfmesh replay --serve`), and this is where it is; see `Feed.replay`.
+
+    Times are the archive's, in ns. `speed` None: as fast as it is taken. When `run` is another one than before, the
+    replay plays from another moment: each stream goes on with a snapshot, and trades that came before may come again.
+    """
+
+    state: Literal["waiting", "playing", "paused", "seeking", "ended"]
+    at: int
+    start: int
+    end: int
+    speed: float | None
+    run: int
+    ts_received: int
+
+
 class Skipped(msgspec.Struct, frozen=True, kw_only=True):
     """`count` events came while nobody read, more than are kept. Books, tickers and positions are right all along."""
 
@@ -239,6 +256,7 @@ Event = (
     | Goaway
     | Violation
     | Refused
+    | ReplayStatus
     | Skipped
 )
 """Everything that a feed yields."""

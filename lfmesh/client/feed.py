@@ -15,13 +15,13 @@ import weakref
 from collections.abc import Awaitable, Callable, Generator, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from types import TracebackType
-from typing import Self
+from typing import Literal, Self
 
 from lfmesh.client.connection import Connector, Tap
 from lfmesh.client.conversation import Answer, Conversation
 from lfmesh.client.desk import Desk
 from lfmesh.client.errors import ClientError, NoAnswer, NoGateway, NotSubscribed, UnknownChannel
-from lfmesh.client.events import Event
+from lfmesh.client.events import Event, ReplayStatus
 from lfmesh.client.link import Route, checked, http_base
 from lfmesh.client.state import Book, StreamStatus
 from lfmesh.client.stream import Stream
@@ -110,6 +110,25 @@ class Feed:
         self._desk.check()
         return (await self._answer(self._conversation.ping(), timeout_s)).took_ns / 1e9
 
+    async def replay(
+        self,
+        action: Literal["status", "pause", "resume", "seek", "speed"] = "status",
+        *,
+        at: int | str | None = None,
+        speed: float | Literal["max"] | None = None,
+        timeout_s: float | None = _ANSWER_S,
+    ) -> ReplayStatus:
+        """Control the replay that is followed, for everybody who follows it; where it is now.
+
+        `seek`: to `at`, ISO 8601 with a zone or ns. `speed`: to `speed`. RequestRefused: no replay is followed, or it
+        can't do that. NoAnswer: no connection, or nothing in `timeout_s`.
+        """
+        self._desk.check()
+        answer = await self._answer(self._conversation.control(action, at, speed), timeout_s)
+        if answer.replay is None:
+            raise NoAnswer(f"the connection to {self.url} was lost before the answer came")
+        return answer.replay
+
     async def products(self) -> list[str]:
         """The products that the gateway lists (over HTTP, at the same address). LfmeshError."""
         from lfmesh.client.http import fetch_products
@@ -159,6 +178,12 @@ class Feed:
         self._desk.catch_up()
         found = ((key, stream.position) for key, stream in self._conversation.streams.items())
         return {key: position for key, position in found if position is not None}
+
+    @property
+    def replay_status(self) -> ReplayStatus | None:
+        """Where the replay that is followed was when it told last; None for a live mesh."""
+        self._desk.catch_up()
+        return self._conversation.replay
 
     def status(self, product: str, channel: str) -> StreamStatus:
         """How a stream is, and why. NotSubscribed."""

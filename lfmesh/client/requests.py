@@ -25,7 +25,7 @@ _ANSWER_NS = 10_000_000_000
 class Request:
     """One request under way. `call`: who is to be told of the answer. `fences`: a ping behind that other request."""
 
-    op: Literal["subscribe", "unsubscribe", "ping", "fence"]
+    op: Literal["subscribe", "unsubscribe", "ping", "fence", "replay"]
     text: str
     keys: Sequence[StreamKey] = ()
     call: int | None = None
@@ -201,6 +201,13 @@ def unsubscribe_request(number: int, products: Sequence[str] | None, channels: S
     if channels is not None:
         request["channels"] = channels
     return msgspec.json.encode(request).decode()
+
+
+def replay_request(number: int, action: str, at: int | str | None, speed: float | str | None) -> str:
+    """The text of a request that controls a replay."""
+    given = {"at": at, "speed": speed}
+    asked = {key: value for key, value in given.items() if value is not None}
+    return msgspec.json.encode({"op": "replay", "action": action, **asked, "id": number}).decode()
 
 
 def ping_request(number: int) -> str:

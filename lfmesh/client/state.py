@@ -153,6 +153,11 @@ class TradeLog:
         """The highest id told of, missing ones included."""
         self._cursor: int | None = None
 
+    def forget(self) -> None:
+        """Begin anew: trades that were told of are told of again."""
+        self.held.clear()
+        self.newest_id = self._cursor = None
+
     def restart(self) -> None:
         """The next message need not follow on the last one."""
         self._cursor = None

@@ -136,6 +136,11 @@ class Stream:
         self._distrusted = False
         self.status = StreamStatus("disconnected", 0, reason)
 
+    def rewound(self) -> None:
+        """What comes from now on may be before what came: a replay plays from another moment."""
+        self.contents.trades.forget()
+        self._parts, self._parts_bytes = [], 0
+
     def refused(self, reason: str) -> None:
         """The gateway will not carry it."""
         self.active = self.asked = False

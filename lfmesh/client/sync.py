@@ -22,12 +22,12 @@ from collections.abc import Callable, Coroutine, Iterable, Iterator, Sequence
 from concurrent.futures import CancelledError, Future
 from contextlib import suppress
 from types import TracebackType
-from typing import Self
+from typing import Literal, Self
 
 from lfmesh.client import feed as aio
 from lfmesh.client.connection import Tap
 from lfmesh.client.errors import FeedClosed
-from lfmesh.client.events import Event
+from lfmesh.client.events import Event, ReplayStatus
 from lfmesh.client.feed import After, Feed, FeedStatistics
 from lfmesh.client.state import Book, StreamStatus
 from lfmesh.client.values import Ticker, Trade
@@ -185,6 +185,17 @@ class SyncFeed:
         """Seconds to the gateway and back. NoAnswer."""
         return self._loop.do(self._feed.ping(timeout_s=timeout_s))
 
+    def replay(
+        self,
+        action: Literal["status", "pause", "resume", "seek", "speed"] = "status",
+        *,
+        at: int | str | None = None,
+        speed: float | Literal["max"] | None = None,
+        timeout_s: float | None = _ANSWER_S,
+    ) -> ReplayStatus:
+        """Control the replay that is followed; where it is now. RequestRefused, NoAnswer."""
+        return self._loop.do(self._feed.replay(action, at=at, speed=speed, timeout_s=timeout_s))
+
     def products(self) -> list[str]:
         """The products that the gateway lists. LfmeshError."""
         return self._loop.do(self._feed.products())
@@ -220,6 +231,11 @@ class SyncFeed:
     def positions(self) -> dict[StreamKey, Position]:
         """Where every stream stands: to go on from in another run."""
         return self._ask(lambda feed: feed.positions())
+
+    @property
+    def replay_status(self) -> ReplayStatus | None:
+        """Where the replay that is followed was when it told last; None for a live mesh."""
+        return self._ask(lambda feed: feed.replay_status)
 
     def status(self, product: str, channel: str) -> StreamStatus:
         """How a stream is, and why. NotSubscribed."""

@@ -5,7 +5,7 @@ promises to be below 2^53 are refused above it. Unknown fields are ignored, unkn
 """
 
 from collections.abc import Sequence
-from typing import Annotated
+from typing import Annotated, Literal
 
 import msgspec
 from msgspec import Meta, Raw
@@ -190,6 +190,18 @@ class GoawayMessage(_Message, frozen=True, gc=False, tag="goaway"):
     reconnect_ms: Annotated[int, Meta(ge=0)]
 
 
+class ReplayMessage(_Message, frozen=True, gc=False, tag="replay"):
+    """Where a replay is."""
+
+    state: Literal["waiting", "playing", "paused", "seeking", "ended"]
+    at: Nanoseconds
+    start: Nanoseconds = msgspec.field(name="from")
+    end: Nanoseconds = msgspec.field(name="to")
+    speed: float | Literal["max"]
+    run: Counted
+    id: RequestId = None
+
+
 class Other(msgspec.Struct, frozen=True):
     """An operation of another version."""
 
@@ -207,6 +219,7 @@ Message = (
     | Heartbeat
     | Error
     | GoawayMessage
+    | ReplayMessage
 )
 
 _KNOWN = {
@@ -222,6 +235,7 @@ _KNOWN = {
         Heartbeat,
         Error,
         GoawayMessage,
+        ReplayMessage,
     )
 }
 

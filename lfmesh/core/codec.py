@@ -43,6 +43,8 @@ _HEADER = struct.Struct("<BBHIQQQQQQQQQqq")
 _LENGTH = struct.Struct("<I")
 # Of the same header only: version, flags, count, term, epoch, first_seq, ts_publish.
 _INCREMENTS = struct.Struct("<BBxxIQ32xQQ24xq")
+# And all but who published it, and from which input.
+_GLANCE = struct.Struct("<BBxxI40xQQQQqq")
 _RAW_HEADER = struct.Struct("<BBBBIIQQQQq")
 _RECORD = struct.Struct("<BxxxIq")
 _NO_INCREMENTS = 0xFF & ~4
@@ -126,6 +128,32 @@ def unpack(frame: bytes) -> MarketFrame:
     if offset != size:
         raise BadMeshFrame(f"length {size} where the messages end at {offset}")
     return MarketFrame(topic, header, messages)
+
+
+class Glance(NamedTuple):
+    """What a market-data frame says of itself, in brief; see `Header`."""
+
+    topic: bytes
+    flags: int
+    messages: int
+    epoch: int
+    first_seq: int
+    prev_epoch: int
+    prev_seq: int
+    ts_event: int
+    ts_publish: int
+
+
+def glance(frame: bytes) -> Glance:
+    """What an index of market-data frames needs of one, its messages not looked at; BadMeshFrame."""
+    topic, offset = split_topic(frame)
+    try:
+        version, flags, count, *rest = _GLANCE.unpack_from(frame, offset)
+    except struct.error as error:
+        raise BadMeshFrame("a market-data frame shorter than its header") from error
+    if version != VERSION:
+        raise BadMeshFrame(f"format version {version}; this process reads {VERSION}")
+    return Glance(topic, flags, count, *rest)
 
 
 class Increments(NamedTuple):

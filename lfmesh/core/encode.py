@@ -19,6 +19,9 @@ PART_BYTES = 256 * 1024
 
 _FIELDS = b'"fields":'
 _STATE = b'"state":'
+_DATA = b'"data":'
+_BIDS = b'{"bids":['
+_ASKS = b'"asks":['
 
 
 def increment_prefix(kind: str, product: str, channel: Channel, epoch: int) -> str:
@@ -149,6 +152,26 @@ def snapshot(
         body = state.encode("ascii") if isinstance(state, str) else state
         messages.append(head.encode("ascii") + body + b"}}")
     return messages
+
+
+def snapshot_data(
+    product: str, channel: Channel, position: Position, ts_snapshot: int, reason: SnapshotReason, state: bytes
+) -> bytes:
+    """The JSON of a snapshot's `data`, in one piece."""
+    (message,) = snapshot(product, channel, position, ts_snapshot, reason, [state])
+    return message[message.index(_DATA) + len(_DATA) : -1]
+
+
+def whole_state(parts: Sequence[bytes]) -> bytes:
+    """The parts of a state as one JSON object: only books have more than one, made by `book_fields`."""
+    if len(parts) == 1:
+        return parts[0]
+    bids, asks = [], []
+    for part in parts:
+        cut = part.index(_ASKS)
+        bids.append(part[len(_BIDS) : cut - 2])
+        asks.append(part[cut + len(_ASKS) : -2])
+    return b'{"bids":[%b],"asks":[%b]}' % (b",".join(filter(None, bids)), b",".join(filter(None, asks)))
 
 
 def status(product: str, channel: Channel, state: StreamState, since: int, reason: str) -> bytes:

@@ -304,6 +304,18 @@ class Feed:
             stream.follower.abandon(0)
             self._note_gap(stream)
 
+    def begin_anew(self, term: int) -> None:
+        """All that was published below this term is void, in all streams: each is joined anew.
+
+        That its publisher is heard is not affected: it is the same one, that has gone back (or ahead) in a history.
+        """
+        self._fence.admit(term)
+        self._in_doubt = False
+        for stream in self._streams.values():
+            stream.follower.abandon(0)
+            stream.term, stream.instance, stream.status = term, 0, b""
+            self._note_gap(stream)
+
     # Inside -----------------------------------------------------------------------------------------------------
 
     def _stream_of_topic(self, topic: bytes) -> Followed:

@@ -8,21 +8,26 @@ come between turns; what changes who gets what ends an open turn first. Requests
 """
 
 from collections import deque
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
-from typing import NamedTuple
+from typing import Literal, NamedTuple
 
 from lfmesh.core import hub_history
-from lfmesh.core.hub_clients import OUTBOX_CHUNK_BYTES, Client, Sink
+from lfmesh.core.hub_archive import ArchiveCounters
+from lfmesh.core.hub_clients import OUTBOX_CHUNK_BYTES, Client, Join, Sink
 from lfmesh.core.hub_frames import text_frame, text_frames
 from lfmesh.core.hub_history import ENTRY_OVERHEAD_BYTES, Unit
 from lfmesh.core.hub_joins import JoinCounters, JoinLimits, Joins, Start, Want
-from lfmesh.core.hub_snapshots import Cached, State, state_of
+from lfmesh.core.hub_snapshots import Cached, State, TradeIds, state_of
 from lfmesh.core.hub_streams import Fanout, Stream
 from lfmesh.core.ring import ReplayRing, RingStatistics
 from lfmesh.types import Position, StreamKey
 
 SLOW_CONSUMER = 4001
+_ATTEMPTS = 2
+"""A snapshot that was asked for more often than this will not come soon."""
+_PUBLISHED_NS = 1_000_000_000
+"""A snapshot that is being published is not asked for before so long."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -63,9 +68,12 @@ class HubStatistics(NamedTuple):
 
 
 class Hub:
-    """See the module's docstring. Streams begin to exist when they are first named."""
+    """See the module's docstring. Streams begin to exist when they are first named.
 
-    def __init__(self, limits: HubLimits) -> None:
+    `archives` tells how many archives can be asked for a stream, now; 0: none.
+    """
+
+    def __init__(self, limits: HubLimits, archives: Callable[[StreamKey], int] = lambda _: 0) -> None:
         self.counters = HubCounters()
         self._limits = limits
         self._ring: hub_history.Ring = ReplayRing(limits.ring_bytes, limits.ring_age_ns)
@@ -73,7 +81,7 @@ class Hub:
         self._clients: dict[Client, None] = {}
         self._next_number = 0
         self._fanout = Fanout(self._hold)
-        self._joins = Joins(self._fanout, self._ring, limits.joins)
+        self._joins = Joins(self._fanout, self._ring, limits.joins, archives)
         self._outbox_bytes = 0
 
     # What is published ------------------------------------------------------------------------------------------
@@ -144,6 +152,21 @@ class Hub:
         stream.min_term = term
         self._joins.restart(stream, holding, now)
 
+    def rewound(self, stream: Stream, term: int, now: int) -> None:
+        """The stream goes on from another moment of its history, under this term: nothing published before counts.
+
+        Everyone who follows it gets the snapshot that is published next, as of a stream that they never had.
+        """
+        self._fanout.flush()
+        self._ring.forget(stream.key)
+        self._joins.uncache(stream)
+        if stream.trades is not None:
+            stream.trades = TradeIds()
+        stream.position = stream.ahead = None
+        stream.min_term = term
+        stream.ask_at = now + _PUBLISHED_NS
+        self._joins.restart(stream, None, now, "resync")
+
     def status(self, stream: Stream, message: bytes) -> None:
         """A status of the stream, to everyone who follows or joins it."""
         frame = text_frame(message)
@@ -189,6 +212,17 @@ class Hub:
     def unsubscribe(self, client: Client, key: StreamKey) -> None:
         """Follow a stream no more; nothing of it is sent after this call."""
         self._joins.drop(client, self.stream(key))
+
+    def is_behind(self, max_bytes: int, patience_ns: int, now: int) -> bool:
+        """True while more than this waits for a client, or it is not live yet on a stream that it joins.
+
+        One whose socket has taken nothing for `patience_ns` does not count.
+        """
+        return any(
+            (client.pending_bytes > max_bytes or client.pulls or any(map(_is_awaited, client.joins.values())))
+            and not (client.paused and now - client.paused_at > patience_ns)
+            for client in self._clients
+        )
 
     @staticmethod
     def subscriptions(client: Client) -> set[StreamKey]:
@@ -248,7 +282,7 @@ class Hub:
     # Answers and time -------------------------------------------------------------------------------------------
 
     def take_wants(self) -> list[Want]:
-        """Requests to send, each once; each is to be answered by one of the next four calls."""
+        """Requests to send, each once; each is to be answered by one of the next calls, up to `not_archived`."""
         wants = self._joins.wants
         if wants:
             self._joins.wants = []
@@ -274,6 +308,14 @@ class Hub:
         """Nobody answered, or somebody who has been replaced since."""
         self._joins.unanswered_older(self.stream(key), now)
 
+    def archived(self, key: StreamKey, units: Sequence[Unit], more: bool, now: int) -> None:
+        """The answer to a WantArchive: units as they were published, their frames made by `text_frames`."""
+        self._joins.archive.answered(self.stream(key), units, more, now)
+
+    def not_archived(self, key: StreamKey, why: Literal["none", "busy", "silent"], now: int) -> None:
+        """The archive that was asked has not got it, can't tell now, or did not answer."""
+        self._joins.archive.failed(self.stream(key), why, now)
+
     def tick(self, now: int) -> None:
         """What time has come for; call it several times a second."""
         self._ring.expire(now)
@@ -287,6 +329,11 @@ class Hub:
             self._close_slow(client, "slow_stalled")
 
     @property
+    def streams(self) -> Sequence[Stream]:
+        """All streams that were ever named."""
+        return tuple(self._streams.values())
+
+    @property
     def deliveries(self) -> int:
         """Published messages sent so far, counted once for each client."""
         return self._fanout.deliveries
@@ -295,6 +342,11 @@ class Hub:
     def join_counters(self) -> JoinCounters:
         """What joins and resumes have come to."""
         return self._joins.counters
+
+    @property
+    def archive_counters(self) -> ArchiveCounters:
+        """What archives have answered."""
+        return self._joins.archive.counters
 
     def statistics(self) -> HubStatistics:
         """What the hub holds now."""
@@ -350,6 +402,14 @@ class Hub:
         self.counters.closes[why] += 1
         client.sink.close(SLOW_CONSUMER, "slow consumer")
         self.disconnect(client)
+
+
+def _is_awaited(join: Join) -> bool:
+    """True while what a join waits for is under way, and not for something that is still to be published."""
+    stream = join.stream
+    if join.waits == "snapshot":
+        return stream.position is not None and stream.ask_attempt <= _ATTEMPTS
+    return join.waits in ("retransmission", "archive")
 
 
 def _take(pending: deque[bytes], size: int) -> list[bytes]:

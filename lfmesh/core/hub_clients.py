@@ -34,14 +34,29 @@ class Sink(Protocol):
         """Begin to close the connection; nothing is written any more."""
 
 
-Awaited = Literal["snapshot", "position", "retransmission"]
+Awaited = Literal["snapshot", "position", "retransmission", "archive"]
+
+
+@dataclass(slots=True, eq=False)
+class Room:
+    """For answers that are in clients' queues: at most about so many bytes of them."""
+
+    max_bytes: int
+    bytes: int = 0
+
+    @property
+    def full(self) -> bool:
+        """True while no more is to be asked for."""
+        return self.bytes >= self.max_bytes
 
 
 @dataclass(slots=True, eq=False)
 class Piece:
-    """What an answer of a publisher's ring keeps alive, while `users` joins have frames of it in their queues."""
+    """What an answer of a publisher's ring, or of an archive, keeps alive while `users` joins have frames of it in
+    their queues."""
 
     size: int
+    room: Room
     users: int = 0
 
 
@@ -65,7 +80,15 @@ class Join:
     cursor: Position | None = None
     gives: Holding | None = None
     piece: Piece | None = None
-    """The answer to a WantOlder of which there are frames in its queue."""
+    """The answer to a WantOlder or WantArchive of which there are frames in its queue."""
+    archived_bytes: int = 0
+    """What it has been given from the archive."""
+    in_archive: bool = False
+    """True while the archive has more of what comes next than was given."""
+    not_archived: Position | None = None
+    """No archive has what follows this position."""
+    late: Position | None = None
+    """Where what the publisher still has of its trades begins, if that is after `target`."""
     served: bool = False
     """True when it has been counted what serves it."""
     sent: bool = False
@@ -99,7 +122,7 @@ class Client:
     leaving: bool = False
     """True when it is sent nothing any more but what waits for it."""
     pieces: int = 0
-    """Answers to a WantOlder of which there are frames in its queues."""
+    """Answers to a WantOlder or WantArchive of which there are frames in its queues."""
     quiet: int = 0
     """Heartbeat ticks since something was sent."""
 

@@ -9,7 +9,7 @@ from typing import NamedTuple
 
 from lfmesh.core import encode
 from lfmesh.core.hub_frames import payload
-from lfmesh.core.hub_snapshots import State, state_of
+from lfmesh.core.hub_snapshots import Holding, State, last_trade_id, state_of
 from lfmesh.core.ring import Entry, ReplayRing
 from lfmesh.types import Position, StreamKey
 
@@ -51,32 +51,62 @@ def link(units: Iterable[Unit], after: Position, until: Position | None = None, 
     at = after
     size = 0
     for unit in units:
-        here = Position(unit.epoch, unit.first_seq)
-        if until is not None and here > until:
+        if until is not None and (unit.epoch, unit.first_seq) > until:
             break
-        if unit.snapshot:
-            if here <= at:
-                continue
-            if not _follows(unit, at):
-                return None
-            fresh: Sequence[bytes] = unit.frames
-            at = here
-        else:
-            last = Position(unit.epoch, unit.first_seq + len(unit.frames) - 1)
-            if last <= at:
-                continue
-            if unit.epoch != at.epoch or unit.first_seq > at.seq + 1:
-                return None
-            if until is not None and last > until:
-                last = until
-            fresh = unit.frames[at.seq + 1 - unit.first_seq : last.seq + 1 - unit.first_seq]
-            at = last
+        step = _step(unit, at, until)
+        if step is None:
+            return None
+        fresh, at = step
         frames.extend(fresh)
         if max_bytes:
             size += sum(map(len, fresh))
             if size >= max_bytes:
                 break
     return Run(frames, at)
+
+
+def link_archived(units: Iterable[Unit], after: Holding, until: Position, *, trades: bool) -> Run:
+    """The frames that follow on what a client holds as far as there is no hole, and not past `until`.
+
+    Beside what was published an archive holds what a replaced publisher has said, which leads nowhere, and snapshots
+    that took the place of lost messages. A run ends before the latter, and (of `trades`) before an epoch whose trades
+    are older than those before it.
+    """
+    frames: list[bytes] = []
+    at, held = after
+    for unit in units:
+        if (unit.epoch, unit.first_seq) > until:
+            break
+        step = _step(unit, at, until)
+        if step is None:
+            break
+        fresh, then = step
+        if fresh and unit.snapshot:
+            if frames and trades:
+                held = last_trade_id(payload(frames[-1]))
+            newest = last_trade_id(payload(fresh[-1])) if trades else None
+            if unit.first_seq or (held is not None and newest is not None and newest < held):
+                break
+        frames.extend(fresh)
+        at = then
+    return Run(frames, at)
+
+
+def _step(unit: Unit, at: Position, until: Position | None) -> tuple[Sequence[bytes], Position] | None:
+    """What of a unit comes after a position, and where the stream stands then; None if there is a hole before it."""
+    here = Position(unit.epoch, unit.first_seq)
+    if unit.snapshot:
+        if here <= at:
+            return (), at
+        return (unit.frames, here) if _follows(unit, at) else None
+    last = Position(unit.epoch, unit.first_seq + len(unit.frames) - 1)
+    if last <= at:
+        return (), at
+    if unit.epoch != at.epoch or unit.first_seq > at.seq + 1:
+        return None
+    if until is not None and last > until:
+        last = until
+    return unit.frames[at.seq + 1 - unit.first_seq : last.seq + 1 - unit.first_seq], last
 
 
 def _follows(unit: Unit, at: Position) -> bool:
@@ -119,7 +149,7 @@ def oldest_trades(units: Iterable[Unit], after: Position, count: int) -> State |
             if Position(epoch, unit.first_seq) <= after:
                 return None
             if unit.snapshot:
-                return state_of(Position(epoch, unit.first_seq), 0, [payload(frame) for frame in unit.frames])
+                return _state(unit)
         elif unit.snapshot:
             return None
         for seq, frame in enumerate(unit.frames, unit.first_seq):
@@ -127,6 +157,19 @@ def oldest_trades(units: Iterable[Unit], after: Position, count: int) -> State |
             if len(fields) == count:
                 return State(Position(epoch, seq), 0, _ts_publish(frame), (encode.trades_state(fields).encode(),))
     return None
+
+
+def first_snapshot(units: Iterable[Unit], after: Position) -> State | None:
+    """The state of the snapshot with which units begin, some time after a position; None if they don't."""
+    for unit in units:
+        here = Position(unit.epoch, unit.first_seq if unit.snapshot else unit.first_seq + len(unit.frames) - 1)
+        if here > after:
+            return _state(unit) if unit.snapshot else None
+    return None
+
+
+def _state(unit: Unit) -> State:
+    return state_of(Position(unit.epoch, unit.first_seq), 0, [payload(frame) for frame in unit.frames])
 
 
 def _ts_publish(frame: bytes) -> int:

@@ -2,34 +2,40 @@
 
     subscribe ──► snapshot wanted ──► snapshot at S, then what came after S ──────────────┐
     from_seq ───► (ahead of us: awaited) ──► own ring ──► publisher's ring ──► its frames ┼─► queue ──► live
-                                                 └── none has it: a snapshot (resume_failed)
+                                                 └── archive ─────► its frames ──────────┘
+                                                      └── none has it: a snapshot (resume_failed)
 
 Queues are pulled as the sockets drain (hub_pulls), so what a slow client waits for costs nothing but its place in the
-ring. If our ring has lost that, the publisher's is asked (hub_older); if that has, too, there is a snapshot.
+ring. If our ring has lost that, the publisher's is asked (hub_older), then an archive (hub_archive); if nobody has it
+any more, there is a snapshot.
 
 However many clients wait for a stream's snapshot, it is asked for once (`WantSnapshot`), and kept for those who come
 later while it is young and what was published after it is short. If no newer one is to be had, an old one serves.
 """
 
 from collections import OrderedDict
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field
 from typing import NamedTuple
 
 from lfmesh.core import hub_history
 from lfmesh.core.contents import KEPT_TRADES
+from lfmesh.core.hub_archive import Archive, WantArchive
 from lfmesh.core.hub_clients import Awaited, Client, Join
 from lfmesh.core.hub_history import Ring, Run, Unit
-from lfmesh.core.hub_older import Older, WantOlder
+from lfmesh.core.hub_older import Older, OlderLimits, WantOlder
 from lfmesh.core.hub_pulls import PULL_BYTES, Pulls
 from lfmesh.core.hub_snapshots import SOMETHING, Cached, Holding, State
 from lfmesh.core.hub_streams import Fanout, Stream
-from lfmesh.types import Position, StreamKey
+from lfmesh.types import Position, SnapshotReason, StreamKey
 
 _AHEAD_NS = 2_000_000_000
 _RETRY_NS = 50_000_000
 _RETRY_MAX_NS = 5_000_000_000
 _NEVER = 1 << 63
+
+RUNGS = ("ring", "retransmission", "archive", "snapshot")
+"""What can serve a resume."""
 
 
 class Fresh(NamedTuple):
@@ -62,15 +68,16 @@ class WantSnapshot(NamedTuple):
     attempt: int
 
 
-Want = WantSnapshot | WantOlder
+Want = WantSnapshot | WantOlder | WantArchive
 
 
 class JoinLimits(NamedTuple):
     """`tail_bytes`: longest tail of a kept snapshot. `cache_bytes`: all kept snapshots together.
 
-    `wait_ns`: how long a position ahead of ours is awaited. `older_bytes`: what may be kept of answers from before our
-    ring, for all clients together. `age_ns`: a kept snapshot older than this is asked for anew. `trades`: how many a
-    trades snapshot lists.
+    `wait_ns`: how long a position ahead of ours is awaited. `older_bytes`: what may be kept of answers from the
+    publisher's ring, for all clients together, `archive_bytes` the same of archives'; `resume_bytes`: what one
+    subscription may get of an archive (0: nothing). `age_ns`: a kept snapshot older than this is asked for anew.
+    `trades`: how many a trades snapshot lists.
     """
 
     tail_bytes: int = 256 * 1024
@@ -79,31 +86,37 @@ class JoinLimits(NamedTuple):
     older_bytes: int = 64 * 1024 * 1024
     age_ns: int = 1_000_000_000
     trades: int = KEPT_TRADES
+    archive_bytes: int = 32 * 1024 * 1024
+    resume_bytes: int = 0
 
 
 @dataclass(slots=True)
 class JoinCounters:
     """What has happened since the start; `resumes` by where the increments came from.
 
-    `caught_up` are joins that our ring had lost and that went on from the publisher's.
+    `caught_up` are joins that our ring had lost and that went on from the publisher's, or from an archive.
     """
 
     joins: int = 0
     snapshots_asked: int = 0
     caught_up: int = 0
-    resumes: dict[str, int] = field(default_factory=lambda: dict.fromkeys(("ring", "retransmission", "snapshot"), 0))
+    resumes: dict[str, int] = field(default_factory=lambda: dict.fromkeys(RUNGS, 0))
 
 
 class Joins:
-    """See the module's docstring. `wants` fills with requests; who drives the hub takes them out and sends them."""
+    """See the module's docstring. `wants` fills with requests; who drives the hub takes them out and sends them.
 
-    def __init__(self, fanout: Fanout, ring: Ring, limits: JoinLimits) -> None:
+    `archives` tells how many archives can be asked for a stream, now.
+    """
+
+    def __init__(self, fanout: Fanout, ring: Ring, limits: JoinLimits, archives: Callable[[StreamKey], int]) -> None:
         self.wants: list[Want] = []
         self.counters = JoinCounters()
         self._fanout = fanout
         self._ring = ring
         self._limits = limits
-        self._older = Older(self, ring, limits.older_bytes, limits.trades)
+        older = OlderLimits(limits.older_bytes, limits.archive_bytes, limits.resume_bytes, limits.trades)
+        self._older = Older(self, ring, older, archives)
         self._now = 0
         self.pulls = Pulls(fanout, self._tail, self._lost, self._emptied)
         self._cached: OrderedDict[Stream, Cached] = OrderedDict()
@@ -158,16 +171,21 @@ class Joins:
             join.holding, join.sent = SOMETHING, True
             self.send(join, frames, position)
 
-    def restart(self, stream: Stream, holding: Holding, now: int) -> None:
-        """What clients hold of the stream is void: all get a snapshot when there is one; live ones hold `holding`."""
+    def restart(self, stream: Stream, holding: Holding | None, now: int, reason: SnapshotReason = "gap") -> None:
+        """What clients hold of the stream is void: all get a snapshot when there is one; live ones hold `holding`.
+
+        `holding` None: it is to be as if they had held nothing, so that nothing is declared missing.
+        """
         for client in self._fanout.members(stream):
             self._fanout.leave(client, (stream,))
             join = self._join(client, stream)
-            join.reason, join.holding, join.sent = "gap", holding, True
+            join.reason, join.holding, join.sent = reason, holding, True
             self._want(join, now)
         for join in tuple(stream.joins.values()):
             if join.waits is None:  # how much of its queue was sent is not known: at least what it began with
                 join.begin_anew(None)
+                if holding is None:
+                    join.reason, join.holding = reason if join.sent else join.reason, None
                 self._want(join, now)
 
     # What comes in ----------------------------------------------------------------------------------------------
@@ -226,6 +244,11 @@ class Joins:
     def unanswered_older(self, stream: Stream, now: int) -> None:
         """Nobody answered."""
         self._older.unanswered(stream, now)
+
+    @property
+    def archive(self) -> Archive:
+        """What is asked of archives; it is to be told what they answer."""
+        return self._older.archive
 
     def due(self, stream: Stream, now: int) -> None:
         """Give up and ask again what time has come for; call it often for a stream that somebody is joining."""
@@ -297,7 +320,7 @@ class Joins:
         join.gives = None
         self._older.release(join, self._now)
 
-    # What `Older` calls -----------------------------------------------------------------------------------------
+    # What `Older` and `Archive` call ----------------------------------------------------------------------------
 
     def want(self, want: Want) -> None:
         """A request to be sent."""

@@ -4,7 +4,7 @@ State comes from a snapshotter or a published epoch as JSON texts (one a part) a
 trades the ids are read, to declare what a client can't have any more (PROTOCOL, 4).
 
 Which trades a client has follows from its position: within an epoch each trade has the id and the seq after those
-before it. `TradeIds` remembers one pair of both for each epoch that was seen to end.
+before it. `TradeIds` remembers one pair of both for each epoch that was seen to end, or that an archive told of.
 """
 
 import re
@@ -81,18 +81,26 @@ class TradeIds:
         last = last_trade_id(self.newest)
         if last is not None:
             self._ends.pop(at.epoch, None)
-            self._ends[at.epoch] = (at.seq, last)
-            if len(self._ends) > _REMEMBERED_EPOCHS:
-                del self._ends[next(iter(self._ends))]
+            self._remember(at, last)
+
+    def learn(self, position: Position, text: bytes) -> None:
+        """A message, or state, that was published at a position of any epoch."""
+        last = last_trade_id(text)
+        if last is not None and position.epoch not in self._ends:
+            self._remember(position, last)
 
     def at(self, position: Position, stands: Position | None) -> int | None:
         """The id of the last trade at a position, of the epoch in which the stream `stands` or of an earlier one."""
+        known = self._ends.get(position.epoch)
         if stands is not None and position.epoch == stands.epoch:
             last = last_trade_id(self.newest)
-            known = None if last is None else (stands.seq, last)
-        else:
-            known = self._ends.get(position.epoch)
+            known = known if last is None else (stands.seq, last)
         return None if known is None else known[1] - (known[0] - position.seq)
+
+    def _remember(self, at: Position, last: int) -> None:
+        self._ends[at.epoch] = (at.seq, last)
+        if len(self._ends) > _REMEMBERED_EPOCHS:
+            del self._ends[next(iter(self._ends))]
 
 
 def state_of(position: Position, term: int, messages: Sequence[bytes]) -> State:

@@ -8,6 +8,10 @@ What counts is the first of these that holds:
     nothing was ever heard of the stream      recovering
     else                                      live
 
+That an ingestor is silent its normalizer says after three missed beacons, since it may have another line to change to.
+Clients hear of it when it has lasted for SILENCE_TOLD_NS more, a second in all, as with the normalizer's own beacons: a
+busy machine can be late, and then nothing was lost.
+
 `changes` gives the messages to be sent; `now_not_live` what somebody who subscribes is to be told.
 """
 
@@ -17,6 +21,7 @@ from typing import NamedTuple
 import msgspec
 
 from lfmesh.core import encode
+from lfmesh.core.liveness import SILENT_INGESTOR
 from lfmesh.errors import BadMeshFrame
 from lfmesh.types import StreamKey, StreamState
 
@@ -24,6 +29,7 @@ NO_BEACON = "no beacon from the normalizer of shard {shard}"
 MISSING = "messages are missing and have been asked for"
 NO_DATA = "no data yet"
 FLOWING = "data flows"
+SILENCE_TOLD_NS = 600_000_000
 
 
 class _Said(msgspec.Struct, frozen=True):
@@ -60,6 +66,7 @@ class StatusBoard:
         self._shards = {shard: _Shard(keys, now) for shard, keys in streams.items()}
         self._shard_of = {key: shard for shard, keys in streams.items() for key in keys}
         self._words: dict[StreamKey, Effective] = {}
+        self._early: dict[StreamKey, tuple[int, Effective]] = {}
         self._gaps: dict[StreamKey, int] = {}
         self._with_data: set[StreamKey] = set()
         self._dirty: dict[StreamKey, None] = {}
@@ -68,20 +75,31 @@ class StatusBoard:
         for key in self._shard_of:
             self._effective[key] = self._judge(key, now)
 
-    def told(self, key: StreamKey, message: bytes) -> None:
+    def told(self, key: StreamKey, message: bytes, now: int) -> None:
         """The stream's publisher has said how it is; BadMeshFrame if that can't be read."""
         try:
             said = _decode(message)
         except msgspec.DecodeError as error:
             raise BadMeshFrame(f"not a status: {error}") from error
-        self._words[key] = Effective(said.state, said.reason, message)
-        self._touch(key)
+        word, known = Effective(said.state, said.reason, message), self._words.get(key)
+        if word.reason == SILENT_INGESTOR and (known is None or known.reason != SILENT_INGESTOR):
+            since, _ = self._early.get(key, (now, word))
+            self._early[key] = (since, word)
+        else:
+            self._early.pop(key, None)
+            self._words[key] = word
+            self._touch(key)
 
     def has_data(self, key: StreamKey) -> None:
         """The stream has a position."""
         if key not in self._with_data:
             self._with_data.add(key)
             self._touch(key)
+
+    def no_data(self, key: StreamKey) -> None:
+        """The stream has no position any more, until `has_data`."""
+        self._with_data.discard(key)
+        self._touch(key)
 
     def gap(self, key: StreamKey, since: int | None) -> None:
         """Messages of the stream have been missing since then; None: no more."""
@@ -94,6 +112,7 @@ class StatusBoard:
     def new_publisher(self, shard: int) -> None:
         """What the shard's former publisher said of its streams does not count any more."""
         for key in self._shards[shard].keys:
+            self._early.pop(key, None)
             if self._words.pop(key, None) is not None:
                 self._touch(key)
 
@@ -121,6 +140,8 @@ class StatusBoard:
 
     def changes(self, now: int) -> list[tuple[StreamKey, bytes]]:
         """Streams whose state or reason has changed since the last call, with the message that says so."""
+        if self._early:
+            self._let_out(now)
         if not self._dirty:
             return []
         dirty, self._dirty = self._dirty, {}
@@ -143,6 +164,12 @@ class StatusBoard:
         for known in self._effective.values():
             counted[known.state] += 1
         return counted
+
+    def _let_out(self, now: int) -> None:
+        due = [key for key, (since, _) in self._early.items() if now - since >= SILENCE_TOLD_NS]
+        for key in due:
+            _, self._words[key] = self._early.pop(key)
+            self._touch(key)
 
     def _touch(self, key: StreamKey) -> None:
         if key in self._shard_of:

@@ -3,7 +3,7 @@
     frames, beacons ──► Feed ──► facts ──► ShardState, Wants, counters, events
 
 The snapshotter and a standby normalizer follow alike. The owner sends what `wants` holds, gives the answers to
-`answer`, and logs the events; subclasses are told what has changed (`_changed`, `_forgotten`, `_published`).
+`answer`, and logs the events; subclasses are told what has changed (`_changed`, `_forgotten`, `_published`, `_based`).
 
 How far the records of each ingestor are in the states (`inputs`), so that a normalizer can go on from there: the last
 frame of a publisher's turn and each beacon say it, and they come on the same ordered socket as what they speak of. That
@@ -196,6 +196,13 @@ class Replica:
             return False
         return True
 
+    def adopt(self, state: StreamState) -> bool:
+        """A state that the owner has put together of what was kept; False if more is known of the stream already."""
+        if not self.feed.restore(state.key, state.position, state.term):
+            return False
+        self.state.adopt(state)
+        return True
+
     def frames(self, frames: Sequence[bytes], now: int) -> None:
         """What one turn of the loop has brought on the subscription."""
         counts = self.counts
@@ -270,6 +277,9 @@ class Replica:
     def _published(self, key: StreamKey, header: Header, count: int, frame: bytes, now: int) -> None:
         """These messages, `count` from header.first_seq on, are next in order; `frame` is them on the mesh."""
 
+    def _based(self, key: StreamKey, reply: SnapshotReply, parts: Sequence[bytes], now: int) -> None:
+        """A publisher's answer took the place of what can't be had any more; after `_forgotten`."""
+
     # Inside -----------------------------------------------------------------------------------------------------
 
     def _take_frame(self, market: MarketFrame, frame: bytes, now: int) -> None:
@@ -340,6 +350,7 @@ class Replica:
                 return
             self._forgotten(key)
             self._changed(key, now)
+            self._based(key, reply, parts, now)
         self._apply(stream, now)
 
     def _apply(self, stream: StreamFacts, now: int, market: MarketFrame | None = None, frame: bytes = b"") -> None:

@@ -116,6 +116,10 @@ class ShardState:
         state.content.load(parts)
         self._streams[key] = state
 
+    def adopt(self, state: StreamState) -> None:
+        """A stream's state that was put together elsewhere; it is this shard's from now on."""
+        self._streams[state.key] = state
+
     def forget(self, key: StreamKey) -> None:
         """The state is void."""
         self._streams.pop(key, None)

@@ -9,7 +9,7 @@ times are no part of it, so that two runs of one tape have the same hash.
 
 import hashlib
 from collections.abc import Iterable, Sequence
-from typing import NamedTuple
+from typing import NamedTuple, Protocol
 
 from lfmesh.types import Level
 
@@ -37,6 +37,17 @@ class TradeHash:
         return self._sha.hexdigest()
 
 
+class CountedHash(Protocol):
+    """The hash of so many ordered trades."""
+
+    @property
+    def count(self) -> int:
+        """How many."""
+
+    def hexdigest(self) -> str:
+        """`TradeHash` of them, in hex."""
+
+
 class ProductState(NamedTuple):
     """One product's picture: levels best first, last trade as (trade_id, px, qty, taker side), None where unknown."""
 
@@ -46,7 +57,7 @@ class ProductState(NamedTuple):
     last_trade: tuple[int, str, str, str] | None
     best_bid: Level | None
     best_ask: Level | None
-    trades: TradeHash | None
+    trades: CountedHash | None
 
 
 def state_hash(products: Iterable[ProductState]) -> str:

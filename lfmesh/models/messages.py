@@ -6,7 +6,7 @@ field that is `null` on the wire is a value that the venue did not give.
 
 from typing import Annotated, Literal
 
-from pydantic import Field
+from pydantic import ConfigDict, Field
 
 from lfmesh.exact import Exact
 from lfmesh.models.base import BookLevel, ChannelName, Count, Label, Model, Nanoseconds, RequestId
@@ -233,6 +233,31 @@ class GoAway(Model):
     reconnect_ms: Count
 
 
+class ReplayStatus(Model):
+    """Where a replay (`lfmesh replay --serve`) is. Only a replay sends it.
+
+    It is the first message of each connection, the answer to `replay`, and comes to everybody when something of it but
+    `at` has changed. `run` changes with each seek and each start of the replay: whoever sees another one than before
+    begins anew, since what comes may be before what came, and each stream goes on with a snapshot (reason `resync`) or,
+    resumed by position, from there. Times are those of the archive, in ns: they need 64 bits.
+    """
+
+    model_config = ConfigDict(populate_by_name=True)
+
+    op: Literal["replay"]
+    state: Literal["waiting", "playing", "paused", "seeking", "ended"]
+    """waiting: for the first subscription. seeking: it will go on from `at` in a moment."""
+    at: Nanoseconds
+    """Where it is: everything up to this moment has been sent."""
+    from_: Nanoseconds = Field(validation_alias="from", serialization_alias="from")
+    """The earliest moment that can be sought."""
+    to: Nanoseconds
+    """The last one: there it ends."""
+    speed: Exact | Literal["max"]
+    run: Count
+    id: RequestId | None = None
+
+
 Message = Annotated[
     Subscribed
     | SnapshotMessage
@@ -243,6 +268,7 @@ Message = Annotated[
     | RateLimit
     | Heartbeat
     | Error
-    | GoAway,
+    | GoAway
+    | ReplayStatus,
     Field(discriminator="op"),
 ]

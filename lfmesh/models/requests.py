@@ -9,9 +9,14 @@ from pydantic_core import from_json
 from lfmesh.models.base import MAX_INTEGER, Count, Model, RequestId
 
 MAX_CONFLATE_MS = 60_000
+MIN_SPEED = 0.001
+MAX_SPEED = 1e6
+"""Of a replay; as many times as fast as it was."""
 
 _POSITIONS = 'a position {"epoch": E, "seq": S} per channel, or a seq where one channel is named'
 _ID = "a text of at most 200 characters or an integer of at most 53 bits"
+_MOMENT = "a moment as text (2021-04-17T16:43:50Z) or as integer ns since the Unix epoch"
+_SPEEDS = "a number from 0.001 to 1000000, or max"
 
 ErrorCode = Literal[
     "INVALID_JSON",
@@ -74,12 +79,37 @@ class PingRequest(Model):
     id: RequestId | None = None
 
 
-Request = SubscribeRequest | UnsubscribeRequest | PingRequest
+class ReplayRequest(Model):
+    """Control a replay (`lfmesh replay --serve`) for everybody who follows it; answered with `replay`.
 
-REQUESTS: dict[str, type[SubscribeRequest | UnsubscribeRequest | PingRequest]] = {
+    A gateway of a live mesh refuses it with INVALID_OPERATION.
+    """
+
+    op: Literal["replay"] = Field(validation_alias=AliasChoices("op", "operation"))
+    action: Literal["status", "pause", "resume", "seek", "speed"]
+    """`seek`: go on from `at`, playing or paused as it was. `speed`: play at `speed` from now on."""
+    at: Annotated[int, Field(ge=0, lt=2**63)] | Annotated[str, Field(min_length=1, max_length=64)] | None = None
+    """A moment of the archive: ISO 8601 with Z or an offset, or ns since the Unix epoch (as a text, too)."""
+    speed: Annotated[float, Field(ge=MIN_SPEED, le=MAX_SPEED)] | Literal["max"] | None = None
+    """1: as it was; 10: ten times as fast; `max`: as fast as it is taken."""
+    id: RequestId | None = None
+
+    @model_validator(mode="after")
+    def _has_what_its_action_needs(self) -> "ReplayRequest":
+        if self.action == "seek" and self.at is None:
+            raise ValueError("at: seek needs a moment, such as 2021-04-17T16:43:50Z or integer ns")
+        if self.action == "speed" and self.speed is None:
+            raise ValueError(f"speed: {_SPEEDS}")
+        return self
+
+
+Request = SubscribeRequest | UnsubscribeRequest | PingRequest | ReplayRequest
+
+REQUESTS: dict[str, type[SubscribeRequest | UnsubscribeRequest | PingRequest | ReplayRequest]] = {
     "subscribe": SubscribeRequest,
     "unsubscribe": UnsubscribeRequest,
     "ping": PingRequest,
+    "replay": ReplayRequest,
 }
 
 
@@ -141,6 +171,10 @@ def _id_of(value: dict[str, Any]) -> str | int | None:
     return None
 
 
+_IN_SHORT: dict[tuple[str | int, ...], str] = {("id",): _ID, ("at",): _MOMENT, ("speed",): _SPEEDS}
+"""What is to stand in a field of several possible types."""
+
+
 def _explain(error: ValidationError) -> str:
     """The faults in short. A value of several possible types has a fault for each, but is one thing that is wrong."""
     faults: dict[tuple[str | int, ...], str] = {}
@@ -148,8 +182,8 @@ def _explain(error: ValidationError) -> str:
         loc, msg = fault["loc"], fault["msg"].removeprefix("Value error, ")
         if loc[:1] == ("from_seq",):
             loc, msg = loc[:2], _POSITIONS  # below the product comes the name of a type
-        elif loc[:1] == ("id",):
-            loc, msg = loc[:1], _ID
+        elif loc[:1] in _IN_SHORT:
+            loc, msg = loc[:1], _IN_SHORT[loc[:1]]
         faults.setdefault(loc, msg)
     told = [f"{'.'.join(str(part)[:40] for part in loc)}: {msg}" if loc else msg for loc, msg in faults.items()]
     return "; ".join(told if len(told) <= 3 else [*told[:3], f"and {len(told) - 3} more"])

@@ -36,7 +36,7 @@ def _messages() -> TypeAdapter[Message]:
 
 def to_json(model: BaseModel) -> bytes:
     """The JSON text of a message or request, compact, as it goes over the wire; fields that were not set are absent."""
-    return _encoder.encode(model.model_dump(exclude_unset=True))
+    return _encoder.encode(model.model_dump(exclude_unset=True, by_alias=True))
 
 
 def parse_json(text: str | bytes) -> Any:  # noqa: ANN401 - JSON is anything

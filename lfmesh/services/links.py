@@ -108,6 +108,12 @@ class Links:
         """Where to ask for state first; of several, by turns."""
         return self._by_turns(list(self._of(Role.SNAPSHOTTER, shard)))
 
+    def snapshotters(self, shard: int) -> list[Requester]:
+        """All of those that can be asked, in the order of their names."""
+        links = list(self._of(Role.SNAPSHOTTER, shard))
+        links = [link for link in links if link.listed] or links
+        return [link.requester for link in sorted(links, key=lambda link: link.record.instance)]
+
     def watch(self, shard: int, heard_at: int | None, now: int) -> None:
         """Make new sockets where nothing comes; call it for each shard, about ten times a second.
 

@@ -16,7 +16,7 @@ import os
 import re
 import sqlite3
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager, suppress
+from contextlib import closing, contextmanager, suppress
 from pathlib import Path
 
 from lfmesh.errors import StoreUnavailable
@@ -57,6 +57,18 @@ def state_path(data_dir: Path, shard: int, instance: str = "") -> Path:
     """Where a shard's state is kept; by a second snapshotter of the shard, which is named, in a file of its own."""
     name = f"-{re.sub(r'[^A-Za-z0-9._-]', '_', instance)}" if instance else ""
     return data_dir / f"state-shard-{shard}{name}.sqlite"
+
+
+def peek(path: Path) -> list[StoredState]:
+    """What a file holds, ordered by product and channel, also while a mesh uses it; it is only read.
+
+    StoreUnavailable for a file that is not there or no state store.
+    """
+    try:
+        with closing(sqlite3.connect(f"{path.resolve().as_uri()}?mode=ro", timeout=_BUSY_TIMEOUT_S, uri=True)) as file:
+            return [_stored(row) for row in file.execute(_SELECT)]
+    except (sqlite3.Error, ValueError, TypeError) as error:
+        raise StoreUnavailable(f"cannot read {path}: {error}") from error
 
 
 class SqliteStateStore:

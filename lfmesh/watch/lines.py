@@ -9,6 +9,7 @@ from lfmesh.client import (
     Missing,
     Quote,
     Refused,
+    ReplayStatus,
     Skipped,
     Snapshot,
     StatusChanged,
@@ -20,6 +21,7 @@ from lfmesh.client import (
     TradesSnapshot,
     Violation,
 )
+from lfmesh.core.times import format_time
 from lfmesh.watch.render import clock
 from lfmesh.watch.state import StreamView, spread
 
@@ -59,6 +61,9 @@ def said(event: Event) -> str | None:
         case Violation(kind=kind, product=product, channel=channel, detail=detail):
             where = f" in {product} {channel}" if product else ""
             return f"the gateway breaks its protocol{where}: {kind}: {detail}"
+        case ReplayStatus(state=state, at=at, speed=speed):
+            fast = "as fast as it can" if speed is None else f"at speed {speed:g}"
+            return f"a replay, {state} at {format_time(at)}, {fast}"
         case Skipped(count=count):
             return f"{count} events were skipped"
         case _:

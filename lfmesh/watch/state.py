@@ -16,6 +16,7 @@ from lfmesh.client import (
     Missing,
     Position,
     Refused,
+    ReplayStatus,
     Skipped,
     Snapshot,
     StatusChanged,
@@ -27,6 +28,7 @@ from lfmesh.client import (
     TradesSnapshot,
     Violation,
 )
+from lfmesh.core.times import format_time
 from lfmesh.exact import scaled
 from lfmesh.types import Channel, Continuity, StreamState
 
@@ -139,6 +141,8 @@ class WatchState:
             case Violation():
                 where = f" in {event.product} {event.channel}" if event.product else ""
                 self.notes.append(f"the gateway breaks its protocol{where}: {event.kind}: {event.detail}")
+            case ReplayStatus():
+                self.notes.append(f"a replay, {event.state} at {format_time(event.at)}")
             case Skipped():
                 self.notes.append(f"{event.count} events were skipped")
 

@@ -10,7 +10,7 @@ from pathlib import Path
 
 import click
 
-from loadgen.bench import isolation, normalizer, startup
+from loadgen.bench import isolation, normalizer, replay, startup
 from loadgen.bench.table import show
 
 
@@ -28,12 +28,20 @@ from loadgen.bench.table import show
     type=click.Path(path_type=Path, exists=True, dir_okay=False),
     help="Drive the normalizer with a recorded tape as well.",
 )
-def main(seconds: float, starts: int, spells: int, tape: Path | None) -> None:
+@click.option(
+    "--archived",
+    default=400_000,
+    type=click.IntRange(0, 10_000_000),
+    help="Messages of the archive that is replayed; 0: none.",
+)
+def main(seconds: float, starts: int, spells: int, tape: Path | None, archived: int) -> None:
     """Run the benchmarks and print one table."""
     rows = normalizer.run(seconds)
     if tape is not None:
         rows += normalizer.run(seconds, tape=tape)
     rows += startup.run(starts)
+    if archived:
+        rows += replay.run(archived)
     if spells:
         rows += isolation.run(spells)
     sys.stdout.write(f"Python {platform.python_version()}, {os.cpu_count()} cores, {platform.machine()}\n")

@@ -28,6 +28,7 @@ from loadgen.client.state import Book, Ticker, TradeLine, Trades
 from loadgen.client.streams import BookCheck, Pause, Start, TickerCheck, TradesCheck
 from loadgen.client.violations import Kind, Violation, ViolationLog
 from loadgen.client.wire import (
+    Control,
     ErrorMessage,
     GoawayMessage,
     HeartbeatMessage,
@@ -36,6 +37,7 @@ from loadgen.client.wire import (
     Ping,
     PongMessage,
     RateLimitMessage,
+    ReplayMessage,
     Request,
     ResumePosition,
     SnapshotMessage,
@@ -98,6 +100,8 @@ class Checker:
         self.from_before = 0
         self.last_data_at = 0
         self.going_away: str | None = None
+        self.run = 0
+        """Of a replay; 0 where none was told of."""
         self._keep_trades = keep_trades
         self._silence_ns = _SILENT_HEARTBEATS * heartbeat_interval_ns
         self._validate = validate
@@ -127,7 +131,7 @@ class Checker:
         """A request is being sent."""
         if isinstance(request, Ping):
             self._pings[request.t] += 1
-        else:
+        elif not isinstance(request, Control):
             self._pending[request.id] = (request, now)
 
     def tick(self, now: int) -> None:
@@ -294,10 +298,18 @@ class Checker:
                 self._answered(request_id)
             case GoawayMessage(reason=reason):
                 self.going_away = reason
+            case ReplayMessage(run=run):
+                self._replay(run)
             case HeartbeatMessage() | IncrementMessage():
                 pass
             case _:
                 assert_never(message)
+
+    def _replay(self, run: int) -> None:
+        known, self.run = self.run, run
+        if known not in (0, run):
+            for stream in self._streams.values():
+                stream.rewound()
 
     def _snapshot(self, message: SnapshotMessage) -> None:
         data = message.data

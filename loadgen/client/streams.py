@@ -41,9 +41,12 @@ class Pause(NamedTuple):
 
 @dataclass(frozen=True, slots=True)
 class Start:
-    """How a stream must begin: with a snapshot, after a position (epoch None: a bare seq), or with whatever is next."""
+    """How a stream must begin: with a snapshot, after a position (epoch None: a bare seq), or with whatever is next.
 
-    how: Literal["snapshot", "resume", "next"]
+    "any": it goes on in a replay that plays from another moment.
+    """
+
+    how: Literal["snapshot", "resume", "next", "any"]
     epoch: int | None = None
     seq: int = 0
 
@@ -104,6 +107,13 @@ class StreamCheck[V]:
         self.asked_at = asked_at
         self._start = start
         self._parts = []
+
+    def rewound(self) -> None:
+        """A replay plays from another moment: what comes need not follow on what came."""
+        self._parts = []
+        if self.active and (self._start is None or self._start.how == "resume"):
+            self._start = Start("any")
+        self._rewound()
 
     def end(self) -> None:
         """`unsubscribed` has come, or the connection is lost; the state stays."""
@@ -176,7 +186,7 @@ class StreamCheck[V]:
 
     def _check_first(self, data: Increment, start: Start) -> None:
         match start.how:
-            case "next":
+            case "next" | "any":
                 pass
             case "snapshot":
                 self._report(Kind.START, f"begins with increment {data.seq} where a snapshot was asked for")
@@ -188,6 +198,8 @@ class StreamCheck[V]:
 
     def _check_reason(self, data: Snapshot, start: Start | None) -> None:
         reason = data.reason
+        if start is not None and start.how == "any":
+            return
         if start is None or start.how == "next":
             if reason in ("subscribe", "resume_failed"):
                 self._report(Kind.REASON, f"reason {reason} where neither was asked for")
@@ -250,6 +262,9 @@ class StreamCheck[V]:
 
     def _give_up(self) -> None:
         """The client begins anew, whatever it holds."""
+
+    def _rewound(self) -> None:
+        """What is known of the order of contents counts no more."""
 
 
 class TickerCheck(StreamCheck[Ticker]):
@@ -332,4 +347,7 @@ class TradesCheck(StreamCheck[Trades]):
         return None
 
     def _give_up(self) -> None:
+        self.trades.forget_cursor()
+
+    def _rewound(self) -> None:
         self.trades.forget_cursor()

@@ -207,6 +207,18 @@ class GoawayMessage(_Message, frozen=True, gc=False, tag="goaway"):
     reconnect_ms: Counted
 
 
+class ReplayMessage(_Message, frozen=True, gc=False, tag="replay"):
+    """`replay`: where a replay is; with another `run` than before everything begins anew."""
+
+    state: Literal["waiting", "playing", "paused", "seeking", "ended"]
+    at: Nanoseconds
+    start: Nanoseconds = msgspec.field(name="from")
+    end: Nanoseconds = msgspec.field(name="to")
+    speed: Raw
+    run: Counted
+    id: RequestId = None
+
+
 Message = (
     IncrementMessage
     | SnapshotMessage
@@ -218,6 +230,7 @@ Message = (
     | HeartbeatMessage
     | ErrorMessage
     | GoawayMessage
+    | ReplayMessage
 )
 
 _messages: msgspec.json.Decoder[Message] = msgspec.json.Decoder(Message)
@@ -261,7 +274,16 @@ class Ping(msgspec.Struct, frozen=True, tag_field="op", tag="ping"):
     t: int
 
 
-Request = Subscribe | Unsubscribe | Ping
+class Control(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True, tag_field="op", tag="replay"):
+    """The `replay` request."""
+
+    action: str
+    at: int | str | None = None
+    speed: float | str | None = None
+    id: str | int | None = None
+
+
+Request = Subscribe | Unsubscribe | Ping | Control
 
 _all_decimals = re.compile(rf"(?:{DECIMAL_PATTERN}(?:,|$))*", re.ASCII).fullmatch
 

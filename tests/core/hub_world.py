@@ -103,6 +103,11 @@ class Publisher:
     def state(self, position: Position, term: int = TERM) -> State:
         return State(position, term, 5, self.states[position])
 
+    def healing(self, previous: Position, position: Position) -> Unit:
+        """The snapshot that took the place of what was lost between two positions, as an archive keeps it."""
+        messages = encode.snapshot(*self.key, position, 1, "gap", self.states[position])
+        return Unit(*position, True, previous, text_frames(messages))
+
     def _keep(self, unit: Unit, messages: list[bytes]) -> Published:
         self.units.append(Published(unit, messages, self.position))
         return self.units[-1]

@@ -63,6 +63,8 @@ class ModelPublisher:
         self.number = 0
         self.trade_id = 0
         self._ring: ReplayRing[StreamKey, bytes] = ReplayRing(ring_bytes)
+        self.archive: ReplayRing[StreamKey, bytes] = ReplayRing(1 << 40)
+        """Everything that was ever published, as snapshotters keep it."""
 
     def open(self, key: StreamKey) -> bytes:
         """A new epoch, with what is known of the stream as its first state."""
@@ -94,7 +96,7 @@ class ModelPublisher:
             message = encode.increment(prefix, seq, (number, number, self.clock()), "unverified", fields)
             self.history[key, stream.position] = message
             messages.append(message)
-        return self._publish(key, Flags.INCREMENTS, first, messages, None)
+        return self._publish(key, Flags.INCREMENTS, first, messages, None, max(numbers, default=0))
 
     def status(self, key: StreamKey, state: str) -> bytes:
         """A status frame."""
@@ -121,12 +123,14 @@ class ModelPublisher:
         key, after = StreamKey(request.product, request.channel), Position(request.epoch, request.seq)
         if key in self.streams and self.streams[key].position == after:
             return [], False
-        look = self._ring.oldest_since if request.or_oldest else self._ring.since
-        entries = look(key, after, request.max_bytes)
-        if not entries:
-            return None
-        last = Position(entries[-1].epoch, entries[-1].last_seq)
-        return [entry.payload for entry in entries], last != self._ring.newest(key)
+        return piece(self._ring, request)
+
+    def archived_piece(self, request: RetransmitRequest) -> tuple[list[bytes], bool] | None:
+        """The same of the archive."""
+        key = StreamKey(request.product, request.channel)
+        if self.archive.newest(key) == Position(request.epoch, request.seq):
+            return [], False
+        return piece(self.archive, request)
 
     def forget(self, key: StreamKey) -> None:
         """Nothing of the stream can be retransmitted."""
@@ -162,25 +166,39 @@ class ModelPublisher:
                     side[Decimal(level[0])] = level
                 return encode.book_fields([level], []) if side is stream.bids else encode.book_fields([], [level])
 
-    def _header(self, flags: Flags, epoch: int, first_seq: int, previous: Position | None) -> Header:
-        prev_epoch, prev_seq = previous or (0, 0)
+    def _header(self, flags: Flags, epoch: int, first_seq: int, previous: Position | None, ts_event: int = 0) -> Header:
         source = InputPosition(1, 2, self.number)
-        return Header(flags, self.term, self.instance, source, epoch, first_seq, prev_epoch, prev_seq, 5, self.clock())
+        return Header(
+            flags, self.term, self.instance, source, epoch, first_seq, *(previous or (0, 0)), ts_event, self.clock()
+        )
 
     def _publish(
-        self, key: StreamKey, flags: Flags, first_seq: int, messages: list[bytes], previous: Position | None
-    ) -> bytes:
+        self, key: StreamKey, flags: Flags, first_seq: int, messages: list[bytes], previous: Position | None,
+        ts_event: int = 0,
+    ) -> bytes:  # fmt: skip
         self.number += 1
         epoch = self.streams[key].position.epoch
         frame = codec.pack(
-            topics.market_data(self.shard, key), self._header(flags, epoch, first_seq, previous), messages
+            topics.market_data(self.shard, key), self._header(flags, epoch, first_seq, previous, ts_event), messages
         )
         snapshot = flags is Flags.SNAPSHOT
         count = 1 if snapshot else len(messages)
-        self._ring.append(
-            key, epoch, first_seq, count, frame, size=len(frame), now=0, snapshot=snapshot, previous=previous
-        )
+        for ring in (self._ring, self.archive):
+            ring.append(
+                key, epoch, first_seq, count, frame, size=len(frame), now=0, snapshot=snapshot, previous=previous
+            )
         return frame
+
+
+def piece(ring: ReplayRing[StreamKey, bytes], request: RetransmitRequest) -> tuple[list[bytes], bool] | None:
+    """What a ring has of what is asked for, and whether there is more; None: nothing."""
+    key, after = StreamKey(request.product, request.channel), Position(request.epoch, request.seq)
+    look = ring.oldest_since if request.or_oldest else ring.since
+    entries = look(key, after, request.max_bytes)
+    if not entries:
+        return None
+    last = Position(entries[-1].epoch, entries[-1].last_seq)
+    return [entry.payload for entry in entries], last != ring.newest(key)
 
 
 def keys(products: int = 2) -> list[StreamKey]:

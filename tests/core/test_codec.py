@@ -85,3 +85,13 @@ def test_topics_end_with_a_delimiter_so_that_none_is_a_prefix_of_another() -> No
 def test_what_is_no_topic_is_refused(topic: bytes) -> None:
     with pytest.raises(BadMeshFrame):
         topics.parse_market_data(topic)
+
+
+@given(headers, st.lists(st.binary(max_size=30), max_size=5))
+def test_a_glance_tells_what_the_header_does_without_the_messages(header: Header, messages: list[bytes]) -> None:
+    frame = codec.pack(TOPIC, header, messages)
+    told = header.epoch, header.first_seq, header.prev_epoch, header.prev_seq, header.ts_event, header.ts_publish
+    assert codec.glance(frame) == (TOPIC, header.flags, len(messages), *told)
+    for bad in (b"no topic", frame[:60], frame.replace(b"\0", b"\0\xff", 1)):
+        with pytest.raises(BadMeshFrame):
+            codec.glance(bad)

@@ -73,3 +73,13 @@ def test_a_status_says_what_and_why() -> None:
     assert json.loads(encode.status("A-B", Channel.BOOK, "stale", 5, "silence")) == {
         "op": "status", "product": "A-B", "channel": "book", "state": "stale", "since": 5, "reason": "silence",
     }  # fmt: skip
+
+
+@given(st.lists(st.tuples(DECIMALS, DECIMALS), max_size=8), st.lists(st.tuples(DECIMALS, DECIMALS), max_size=8))
+def test_the_data_of_a_snapshot_has_the_whole_state_in_one_piece(bids: list[Level], asks: list[Level]) -> None:
+    parts = [part.encode() for part in encode.book_state_parts(bids, asks, 80)]
+    whole = encode.whole_state(parts)
+    assert whole == encode.book_fields(bids, asks).encode()
+    data = encode.snapshot_data("BTC-USD", Channel.BOOK, Position(11, 3), 5, "subscribe", whole)
+    (message,) = encode.snapshot("BTC-USD", Channel.BOOK, Position(11, 3), 5, "subscribe", [whole])
+    assert message == b'{"op":"snapshot","data":' + data + b"}"

@@ -393,7 +393,7 @@ def test_from_seq_is_served_from_our_ring_even_from_within_a_batch(back: int) ->
     _, sink = resumed(desk, Position(E, 6 - back))
     frames += desk.publish(TICKER)
     assert sink.take() == frames[6 - back :]
-    assert desk.hub.join_counters.resumes == {"ring": 1, "retransmission": 0, "snapshot": 0}
+    assert desk.hub.join_counters.resumes == {"ring": 1, "retransmission": 0, "archive": 0, "snapshot": 0}
 
 
 def test_epochs_that_began_meanwhile_come_as_they_were_published() -> None:
@@ -591,7 +591,7 @@ def test_room_is_given_back_by_leaving(how: str) -> None:
     units = [published.unit for published in desk.publishers[TICKER].units]
     desk.hub.older(TICKER, units[2:5], True, desk.now)
     older = desk.hub._joins._older
-    assert older.bytes == sum(len(frame) for unit in units[2:5] for frame in unit.frames)
+    assert older.room.bytes == sum(len(frame) for unit in units[2:5] for frame in unit.frames)
     for one in (client, other):
         assert one.pieces == 1
         match how:
@@ -604,7 +604,7 @@ def test_room_is_given_back_by_leaving(how: str) -> None:
             case _:
                 desk.hub.subscribe(one, TICKER, Fresh(), desk.now)
         assert one.pieces == 0
-    assert older.bytes == 0
+    assert older.room.bytes == 0
 
 
 def test_a_client_has_few_answers_in_its_queues_at_a_time() -> None:
@@ -648,7 +648,7 @@ def test_a_client_too_slow_for_our_ring_goes_on_from_the_publisher_s() -> None:
     desk.pull()
     assert sink.take() == frames
     assert desk.hub.join_counters.caught_up == 1
-    assert desk.hub.join_counters.resumes == {"ring": 0, "retransmission": 0, "snapshot": 0}
+    assert desk.hub.join_counters.resumes == {"ring": 0, "retransmission": 0, "archive": 0, "snapshot": 0}
 
 
 def test_and_if_that_has_lost_it_too_it_gets_a_snapshot_with_another_reason_than_a_resume() -> None:
@@ -707,7 +707,7 @@ def test_where_the_publisher_has_lost_the_first_the_trades_begin_with_the_oldest
     snapshot, *rest = sink.take()
     assert content(snapshot) == ("resume_failed", Position(E, 10), [6, 7, 8, 9, 10], (3, 5))
     assert rest == frames[10:]
-    assert desk.hub.join_counters.resumes == {"ring": 0, "retransmission": 0, "snapshot": 1}
+    assert desk.hub.join_counters.resumes == {"ring": 0, "retransmission": 0, "archive": 0, "snapshot": 1}
 
 
 def test_where_it_has_nothing_they_begin_with_the_oldest_of_our_own_ring() -> None:

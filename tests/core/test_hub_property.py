@@ -1,6 +1,7 @@
 """Any interleaving of publishing, subscribing, answers, epochs, losses and slow sockets: every client's history holds.
 
-What is checked is in `hub_world.Reader`: the client protocol's guarantees 1 to 4 and 6, message by message.
+Archives answer as they like: with a page, late, with holes, with what is void, or not at all. What is checked is in
+`hub_world.Reader`: the client protocol's guarantees 1 to 4 and 6, message by message.
 """
 
 import random
@@ -13,7 +14,9 @@ from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, pr
 
 from lfmesh.core import encode
 from lfmesh.core.hub import Hub, HubLimits
+from lfmesh.core.hub_archive import WantArchive
 from lfmesh.core.hub_clients import Client
+from lfmesh.core.hub_history import Unit
 from lfmesh.core.hub_joins import After, AfterSeq, Fresh, JoinLimits, Next, WantSnapshot
 from lfmesh.core.hub_older import WantOlder
 from lfmesh.types import Channel, Position, StreamKey
@@ -39,18 +42,28 @@ class Interleavings(RuleBasedStateMachine):
         self.consumed = dict.fromkeys(KEYS, 0)
         self.snapshots_asked: list[StreamKey] = []
         self.older_asked: list[tuple[StreamKey, Position]] = []
+        self.archives_asked: list[tuple[StreamKey, Position]] = []
+        self.archives = 0
         self.people: list[tuple[Client, FakeSink, Reader]] = []
 
-    @initialize(ring=st.sampled_from((3_000, 20_000, 1_000_000)), tail=st.sampled_from((0, 1_000, 100_000)))
-    def begin(self, ring: int, tail: int) -> None:
+    @initialize(
+        ring=st.sampled_from((3_000, 20_000, 1_000_000)),
+        tail=st.sampled_from((0, 1_000, 100_000)),
+        archives=st.integers(0, 2),
+        resume=st.sampled_from((5_000, 1_000_000)),
+    )
+    def begin(self, ring: int, tail: int, archives: int, resume: int) -> None:
+        self.archives = archives
         limits = HubLimits(
             ring,
             0,
             1_000_000_000,
             stall_ns=10_000 * SECOND,
-            joins=JoinLimits(tail, 10_000, 2 * SECOND, 20_000, trades=LATEST_TRADES),
+            joins=JoinLimits(
+                tail, 10_000, 2 * SECOND, 20_000, trades=LATEST_TRADES, archive_bytes=20_000, resume_bytes=resume
+            ),
         )
-        self.hub = Hub(limits)
+        self.hub = Hub(limits, lambda _: self.archives)
         for _ in range(3):
             reader = Reader(self.publishers)
             sink = FakeSink(reader)
@@ -247,6 +260,49 @@ class Interleavings(RuleBasedStateMachine):
             self.hub.older(key, units[:limit], len(units) > limit, self.now)
         self.take_wants()
 
+    @precondition(lambda self: self.archives_asked)
+    @rule(
+        how=st.sampled_from(("page", "page", "page", "void", "healed", "late", "none", "busy", "silent")),
+        lag=st.integers(0, 2),
+        limit=st.integers(1, 6),
+    )
+    def answer_archive(self, how: str, lag: int, limit: int) -> None:
+        """From an archive that is behind, or has lost the beginning, or tells also what a replaced publisher said."""
+        key, after = self.archives_asked.pop(0)
+        publisher = self.publishers[key]
+        told = publisher.units[: len(publisher.units) - lag]
+        if how == "void":
+            told = [*told, *(one for fork in publisher.void for one in fork.units)]
+            told.sort(key=lambda one: (one.unit.epoch, one.unit.first_seq))
+        units = [one.unit for one in told if one.end > after]
+        match how:
+            case "none":
+                self.hub.not_archived(key, "none", self.now)
+            case "busy":
+                self.hub.not_archived(key, "busy", self.now)
+            case "silent":
+                self.hub.not_archived(key, "silent", self.now)
+            case "late":
+                self.hub.archived(key, units[limit:], False, self.now)
+            case "healed":
+                self.hub.archived(key, self.with_a_hole(publisher, after, limit), False, self.now)
+            case _:
+                self.hub.archived(key, units[:limit], len(units) > limit, self.now)
+        self.take_wants()
+
+    @staticmethod
+    def with_a_hole(publisher: Publisher, after: Position, count: int) -> list[Unit]:
+        """What follows, but that a snapshot takes the place of some units."""
+        lost = [one for one in publisher.units if one.end > after and not one.unit.snapshot][:count]
+        if not lost or lost[-1].end.epoch != after.epoch:
+            return []
+        end = lost[-1].end
+        return [publisher.healing(after, end), *(one.unit for one in publisher.units if one.end > end)]
+
+    @rule(count=st.integers(0, 2))
+    def archives_come_and_go(self, count: int) -> None:
+        self.archives = count
+
     @rule(step=st.sampled_from((SECOND // 10, SECOND, 6 * SECOND)))
     def tick(self, step: int) -> None:
         self.now += step
@@ -257,6 +313,7 @@ class Interleavings(RuleBasedStateMachine):
     def one_request_a_stream(self) -> None:
         assert len(set(self.snapshots_asked)) == len(self.snapshots_asked)
         assert len({key for key, _ in self.older_asked}) == len(self.older_asked)
+        assert len({key for key, _ in self.archives_asked}) == len(self.archives_asked)
 
     # The end: everything arrives, everything is answered, everybody is live and whole ---------------------------
 
@@ -277,6 +334,8 @@ class Interleavings(RuleBasedStateMachine):
             if not any(client.joins for client, _, _ in self.people) and not self.take_wants():
                 break
         self.hub.flush()
+        older = self.hub._joins._older
+        assert older.room.bytes == older.archive.room.bytes == 0
         for client, sink, reader in self.people:
             assert sink.closed is None
             for key in self.hub.subscriptions(client):
@@ -293,6 +352,9 @@ class Interleavings(RuleBasedStateMachine):
         older, self.older_asked = self.older_asked, []
         for key, _ in older:
             self.hub.no_older(key, self.now)
+        archived, self.archives_asked = self.archives_asked, []
+        for key, _ in archived:
+            self.hub.not_archived(key, "none", self.now)
 
     def check_end(self, key: StreamKey, follow: Follow) -> None:
         publisher = self.publishers[key]
@@ -313,6 +375,8 @@ class Interleavings(RuleBasedStateMachine):
                     self.snapshots_asked.append(key)
                 case WantOlder(key, after):
                     self.older_asked.append((key, after))
+                case WantArchive(key, after):
+                    self.archives_asked.append((key, after))
         return bool(wants)
 
     def settle_buffer(self, who: int) -> None:
@@ -334,7 +398,9 @@ def random_walk(seed: int, steps: int) -> None:
     """Long histories with the usual traffic in them, which drawing every step alike seldom finds."""
     draw = random.Random(seed)
     world = Interleavings()
-    world.begin(draw.choice((3_000, 8_000, 20_000, 1_000_000)), draw.choice((0, 1_000, 3_000, 100_000)))
+    ring, tail = draw.choice((3_000, 8_000, 20_000, 1_000_000)), draw.choice((0, 1_000, 3_000, 100_000))
+    world.begin(ring, tail, draw.randint(0, 2), draw.choice((5_000, 1_000_000)))
+    answers = ("page", "page", "page", "page", "void", "healed", "late", "none", "busy", "silent")
     busy = draw.sample(KEYS, draw.randint(1, 3))
 
     def key() -> StreamKey:
@@ -362,6 +428,14 @@ def random_walk(seed: int, steps: int) -> None:
         (15, lambda: world.pull(draw.randint(1, 3))),
         (12, lambda: world.snapshots_asked and world.answer_snapshot(draw.randint(0, 6), draw.random() < 0.9)),
         (8, lambda: world.older_asked and world.answer_older(draw.randint(0, 8), draw.randint(1, 5))),
+        (
+            12,
+            lambda: (
+                world.archives_asked
+                and world.answer_archive(draw.choice(answers), draw.randint(0, 1), draw.randint(1, 5))
+            ),
+        ),
+        (1, lambda: world.archives_come_and_go(draw.randint(0, 2))),
         (4, lambda: world.tick(draw.choice((SECOND // 10, SECOND, 6 * SECOND)))),
     ]
     weights = [weight for weight, _ in actions]

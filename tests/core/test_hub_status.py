@@ -1,7 +1,8 @@
 import pytest
 
 from lfmesh.core import encode
-from lfmesh.core.hub_status import StatusBoard
+from lfmesh.core.hub_status import SILENCE_TOLD_NS, StatusBoard
+from lfmesh.core.liveness import SILENT_INGESTOR
 from lfmesh.errors import BadMeshFrame
 from lfmesh.models import Status, parse_message
 from lfmesh.types import Channel, StreamKey, StreamState
@@ -53,12 +54,12 @@ def test_everything_recovers_at_first_and_each_stream_lives_with_its_first_data(
 
 def test_the_publisher_s_word_is_passed_on_byte_for_byte_and_once() -> None:
     here = board()
-    here.told(A, said("stale", "quiet"))
+    here.told(A, said("stale", "quiet"), 1)
     assert here.changes(1) == [(A, said("stale", "quiet"))]
-    here.told(A, said("stale", "quiet"))
+    here.told(A, said("stale", "quiet"), 1)
     assert here.changes(2) == []
     assert here.now_not_live(A) == said("stale", "quiet")
-    here.told(A, said("live", "data flows"))
+    here.told(A, said("live", "data flows"), 1)
     assert here.changes(3) == [(A, said("live", "data flows"))]
 
 
@@ -77,7 +78,7 @@ def test_a_silent_publisher_recovers_and_then_is_stale() -> None:
 
 def test_our_own_knowledge_comes_before_the_publisher_s_last_word() -> None:
     here = board()
-    here.told(A, said("stale", "quiet"))
+    here.told(A, said("stale", "quiet"), 1)
     here.changes(1)
     here.heard(0, 1, 2, silent=True)
     here.changes(2)
@@ -87,7 +88,7 @@ def test_our_own_knowledge_comes_before_the_publisher_s_last_word() -> None:
 
 def test_a_new_publisher_s_silence_about_a_stream_means_that_it_lives() -> None:
     here = board()
-    here.told(A, said("recovering", "the venue connection is lost"))
+    here.told(A, said("recovering", "the venue connection is lost"), 1)
     here.changes(1)
     here.new_publisher(0)
     assert told(here.changes(2)) == [(A, "live", "data flows", 2)]
@@ -106,10 +107,44 @@ def test_streams_that_can_t_be_subscribed_are_nobody_s_business() -> None:
     here = board()
     stranger = StreamKey("X-USD", Channel.TICKER)
     here.has_data(stranger)
-    here.told(stranger, said("stale", "quiet"))
+    here.told(stranger, said("stale", "quiet"), 1)
     assert here.changes(1) == []
 
 
 def test_what_is_no_status_is_refused() -> None:
     with pytest.raises(BadMeshFrame):
-        board().told(A, b'{"state":"sleeping"}')
+        board().told(A, b'{"state":"sleeping"}', 1)
+
+
+def test_that_an_ingestor_is_silent_is_told_when_it_has_lasted() -> None:
+    here = board()
+    silent = said("recovering", SILENT_INGESTOR)
+    here.told(A, silent, 0)
+    assert here.changes(0) == []
+    here.told(A, silent, SILENCE_TOLD_NS - 1)
+    assert here.changes(SILENCE_TOLD_NS - 1) == []
+    assert here.now_not_live(A) is None
+    assert here.changes(SILENCE_TOLD_NS) == [(A, silent)]
+    here.told(A, silent, SECOND)
+    assert here.changes(2 * SECOND) == []
+    here.told(A, said("live", "data flows"), 2 * SECOND)
+    assert here.changes(2 * SECOND) == [(A, said("live", "data flows"))]
+
+
+@pytest.mark.parametrize("word", [said("live", "data flows"), said("recovering", "the venue connection is lost")])
+def test_a_short_silence_is_not_told_and_leaves_what_was_said_before(word: bytes) -> None:
+    here = board()
+    here.told(A, word, 0)
+    before = here.changes(0)
+    here.told(A, said("recovering", SILENT_INGESTOR), 1)
+    assert here.changes(1) == []
+    here.told(A, word, SILENCE_TOLD_NS)
+    assert here.changes(2 * SILENCE_TOLD_NS) == []
+    assert here.now_not_live(A) == (before[0][1] if before and b"recovering" in word else None)
+
+
+def test_a_new_publisher_takes_it_back_too() -> None:
+    here = board()
+    here.told(A, said("recovering", SILENT_INGESTOR), 1)
+    here.new_publisher(0)
+    assert here.changes(2 * SECOND) == []

@@ -74,7 +74,11 @@ class LiveMesh:
 
     async def snapshot(self, product: str, channel: str) -> bytes:
         """The text of the gateway's `/v1/snapshot`, every digit kept."""
-        return await _get(f"{self.http_url}/v1/snapshot/{product}?channel={channel}")
+        return await self.get(f"v1/snapshot/{product}?channel={channel}")
+
+    async def get(self, path: str) -> bytes:
+        """What the gateway answers, as it is."""
+        return await _get(f"{self.http_url}/{path}")
 
     async def services(self) -> list[ServiceRecord]:
         """What the first registry replica knows."""

@@ -6,6 +6,7 @@ from collections import Counter
 from collections.abc import AsyncIterator, Sequence
 from contextlib import AsyncExitStack, asynccontextmanager
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -20,9 +21,12 @@ from tests.aio import run
 from tests.integration.clients import CHANNELS, assert_clean, assert_holds_truth, client, quiet, started
 from tests.integration.mesh import LiveMesh, assembled, wait_for
 
-AWAY_MESSAGES = int(os.environ.get("LFMESH_TEST_AWAY_MESSAGES", "5000"))
+AWAY_MESSAGES = int(os.environ.get("LFMESH_TEST_AWAY_MESSAGES", "3500"))
 """What a client misses; 300,000 are five minutes at 1,000 a second (`make soak`)."""
 _SPEED_MSGS_S = 3000
+Changes = dict[str, dict[str, Any]]
+"""Keys of the configuration, by section."""
+SMALL_RINGS: Changes = {"gateway": {"ring_bytes": 65536}, "normalizer": {"retransmit_ring_bytes": 200_000}}
 
 
 def statistics(life: Running) -> GatewayStatistics:
@@ -63,7 +67,7 @@ async def resumed(mesh: LiveMesh, checker: Checker, session: Session) -> None:
     await started(session, checker)
 
 
-async def away(folder: Path, messages: int, rings: dict[str, dict[str, int]]) -> tuple[Checker, GatewayStatistics]:
+async def away(folder: Path, messages: int, rings: Changes) -> tuple[Checker, GatewayStatistics]:
     """A client that misses so many messages, comes back with its positions, and is whole in the end."""
     simulator = SimConfig(product_count=4, rate_msgs_s=_SPEED_MSGS_S, seed=5)
     within_s = 60 + 3 * messages / _SPEED_MSGS_S
@@ -80,12 +84,12 @@ async def away(folder: Path, messages: int, rings: dict[str, dict[str, int]]) ->
         return checker, statistics(gateway)
 
 
-def _served_without_snapshots(folder: Path, messages: int, rings: dict[str, dict[str, int]]) -> None:
+def _served_without_snapshots(folder: Path, messages: int, rings: Changes, rung: str = "retransmission") -> None:
     checker, figures = run(away(folder, messages, rings), 100 + messages / 500)
     assert reasons(checker).keys() <= {"subscribe", "epoch"}
     assert checker.declared_gaps() == []
     assert figures.resumes_total["snapshot"] == 0
-    assert figures.resumes_total["retransmission"] > 0, "our own ring was too small for it, as it is by default"
+    assert figures.resumes_total[rung] > 0, "what is nearer was too small for it"
     assert checker.from_before > messages // 4
 
 
@@ -100,9 +104,13 @@ def test_five_minutes_worth_of_messages_come_from_rings_of_the_usual_size(tmp_pa
     _served_without_snapshots(tmp_path, max(AWAY_MESSAGES, 300_000), {})
 
 
+def test_past_the_rings_what_follows_comes_from_the_archive(tmp_path: Path) -> None:
+    _served_without_snapshots(tmp_path, AWAY_MESSAGES, SMALL_RINGS, "archive")
+
+
 def test_past_retention_a_resume_fails_and_is_right_all_the_same(tmp_path: Path) -> None:
     """What nobody retains any more is declared; all that somebody has comes."""
-    small = {"gateway": {"ring_bytes": 65536}, "normalizer": {"retransmit_ring_bytes": 200_000}}
+    small = {**SMALL_RINGS, "archive": {"enabled": False}}
     checker, figures = run(away(tmp_path, AWAY_MESSAGES, small), 120)
     assert reasons(checker)["resume_failed"] > 0
     assert figures.resumes_total["snapshot"] > 0

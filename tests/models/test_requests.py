@@ -10,6 +10,7 @@ from hypothesis import strategies as st
 from lfmesh.models import (
     PingRequest,
     Refusal,
+    ReplayRequest,
     StreamPosition,
     SubscribeRequest,
     UnsubscribeRequest,
@@ -64,6 +65,43 @@ def test_both_names_of_op_and_t(text: str) -> None:
     assert (request.op, request.t) == ("ping", 5)
 
 
+@pytest.mark.parametrize(
+    ("fields", "at", "speed"),
+    [
+        ({"action": "status"}, None, None),
+        ({"action": "seek", "at": 1618677830000000001}, 1618677830000000001, None),
+        ({"action": "seek", "at": "2021-04-17T16:43:50Z"}, "2021-04-17T16:43:50Z", None),
+        ({"action": "speed", "speed": 2}, None, 2),
+        ({"action": "speed", "speed": 0.5}, None, 0.5),
+        ({"action": "speed", "speed": "max"}, None, "max"),
+    ],
+)
+def test_control_of_a_replay(fields: dict[str, object], at: object, speed: object) -> None:
+    text = json.dumps({"op": "replay", **fields, "id": 3})
+    request = parse_request(text)
+    assert isinstance(request, ReplayRequest)
+    assert (request.action, request.at, request.speed, request.id) == (fields["action"], at, speed, 3)
+    jsonschema.Draft202012Validator(schema()).validate(json.loads(text))
+
+
+@pytest.mark.parametrize(
+    ("fields", "told"),
+    [
+        ({"action": "stop"}, "action: Input should be 'status', 'pause', 'resume', 'seek' or 'speed'"),
+        ({"action": "seek"}, "at: seek needs a moment, such as 2021-04-17T16:43:50Z or integer ns"),
+        ({"action": "seek", "at": 1.5}, "at: a moment as text (2021-04-17T16:43:50Z) or as integer ns since the Unix"),
+        ({"action": "speed"}, "speed: a number from 0.001 to 1000000, or max"),
+        ({"action": "speed", "speed": 0}, "speed: a number from 0.001 to 1000000, or max"),
+        ({"action": "speed", "speed": "fast"}, "speed: a number from 0.001 to 1000000, or max"),
+    ],
+)
+def test_control_of_a_replay_that_says_nothing(fields: dict[str, object], told: str) -> None:
+    refusal = parse_request(json.dumps({"op": "replay", **fields}))
+    assert isinstance(refusal, Refusal)
+    assert refusal.code == "BAD_REQUEST"
+    assert refusal.msg.startswith(told)
+
+
 def test_a_lone_surrogate_is_no_json() -> None:
     refusal = parse_request('{"op":"ping","t":1,"id":"\\ud800"}')
     assert isinstance(refusal, Refusal)
@@ -109,9 +147,11 @@ json_values = st.recursive(
     lambda inner: st.lists(inner, max_size=4) | st.dictionaries(st.text(max_size=10), inner, max_size=4),
     max_leaves=10,
 )
-FIELDS = ("products", "channels", "want_snapshot", "from_seq", "conflate_ms", "id", "t", "timestamp")
+FIELDS = (
+    "products", "channels", "want_snapshot", "from_seq", "conflate_ms", "id", "t", "timestamp", "action", "at", "speed",
+)  # fmt: skip
 requests = st.fixed_dictionaries(
-    {"op": st.sampled_from(["subscribe", "unsubscribe", "ping", "x"]) | json_values},
+    {"op": st.sampled_from(["subscribe", "unsubscribe", "ping", "replay", "x"]) | json_values},
     optional=dict.fromkeys(FIELDS, json_values),
 )
 

@@ -4,6 +4,7 @@ import asyncio
 import os
 import signal
 import sys
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
@@ -26,6 +27,7 @@ from lfmesh.cli.options import (
 if TYPE_CHECKING:
     from lfmesh.cli.up.plan import Plan, Topology
     from lfmesh.cli.up.zygote import Zygote
+    from lfmesh.config import Config
     from loadgen.sim import SimConfig
 
 COINBASE_PRODUCTS = (
@@ -175,6 +177,8 @@ def make_plan(options: dict[str, Any]) -> "Plan":
     home = config.mesh.data_dir
     states = home / SIMULATED if simulator else home
     config = config.override({"mesh": {"products": products, "data_dir": states}})
+    if simulator and _shares_stores(config):
+        config = config.override({"venue": {"name": _run_name(options["source"][0])}})
     tape_start = options["tape_start"] if options["source"][0] == "tape" else None
     plan = Plan(home, config, words, simulator, tape_start, _topology(options))
     names = [unit.name for unit in plan.units()]
@@ -184,6 +188,17 @@ def make_plan(options: dict[str, Any]) -> "Plan":
             f"two processes would be named {twice[0]}: instance names must differ (use {{shard}} in them)"
         )
     return plan
+
+
+def _shares_stores(config: "Config") -> bool:
+    return config.store.state != "embedded" or config.store.objects != "folder"
+
+
+def _run_name(kind: str) -> str:
+    """A venue's name of its own for a simulated or recorded session on stores that outlive it: its trade ids begin
+    anew, so nothing of an earlier session may be taken for its past, nor of it for a real venue's."""
+    kind = "recorded" if kind == "tape" else "simulated"
+    return f"{kind}-{datetime.now(UTC):%Y%m%d-%H%M%S-%f}"
 
 
 def _topology(options: dict[str, Any]) -> "Topology":
@@ -284,6 +299,7 @@ def _title(plan: "Plan") -> str:
         *(["lines A and B"] if topology.lines else []),
         *([_plural(topology.gateways, "gateway")] if topology.gateways > 1 else []),
         f"data in {plan.config.mesh.data_dir}",
+        *([f"stored as venue.name {plan.config.venue.name}"] if plan.simulator and _shares_stores(plan.config) else []),
     ]
     return f"LedgerFlux Mesh {__version__}: {'; '.join(parts)}"
 

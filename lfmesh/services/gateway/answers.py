@@ -2,7 +2,20 @@
 
 from collections.abc import Iterable, Sequence
 
-from lfmesh.models import Error, ErrorCode, GoAway, Heartbeat, Pong, RateLimit, Subscribed, Unsubscribed, to_json
+from lfmesh.exact import Exact
+from lfmesh.models import (
+    Error,
+    ErrorCode,
+    GoAway,
+    Heartbeat,
+    Pong,
+    RateLimit,
+    ReplayStatus,
+    Subscribed,
+    Unsubscribed,
+    to_json,
+)
+from lfmesh.ports import ReplayState
 from lfmesh.types import Channel
 
 RequestId = str | int | None
@@ -44,6 +57,27 @@ def error(code: ErrorCode, msg: str, request_id: RequestId) -> bytes:
 def goaway(reconnect_ms: int) -> bytes:
     """The gateway ends; connect again."""
     return to_json(GoAway(op="goaway", reason="draining", reconnect_ms=reconnect_ms))
+
+
+def replay(state: ReplayState, request_id: RequestId = None) -> bytes:
+    """Where the replay is."""
+    return to_json(
+        ReplayStatus(
+            op="replay",
+            state=state.state,
+            at=state.at,
+            from_=state.start,
+            to=state.end,
+            speed="max" if state.speed is None else _number(state.speed),
+            run=state.run,
+            **_id(request_id),
+        )
+    )
+
+
+def _number(value: float) -> Exact:
+    """With at most six digits after the point, and no exponent."""
+    return Exact.parse(f"{value:.6f}".rstrip("0").rstrip("."))
 
 
 def names(values: Iterable[str]) -> str:

@@ -33,6 +33,7 @@ from lfmesh.services.gateway.connection import (
     ConnectionSink,
     close,
 )
+from lfmesh.services.gateway.replay import ReplayDesk
 from lfmesh.services.gateway.session import Session
 from lfmesh.services.gateway.statistics import ClientCounters
 
@@ -69,6 +70,7 @@ class FrontDoor:
         board: StatusBoard,
         products: Mapping[str, int],
         settle: Callable[[], None],
+        replay: ReplayDesk | None = None,
     ) -> None:
         self.counters = ClientCounters()
         self.url = ""
@@ -79,6 +81,7 @@ class FrontDoor:
         self._board = board
         self._products = products
         self._settle = settle
+        self._replay = replay
         self._server: Server | None = None
         self._guests: dict[ClientConnection, _Guest] = {}
         self._connections: set[ClientConnection] = set()
@@ -178,9 +181,18 @@ class FrontDoor:
         section, clock, client = self._section, self._context.clock, guest.client
         bucket = TokenBucket(section.request_rate_per_s, section.request_burst, clock())
         session = Session(
-            self._hub, self._board, client, self._products, section.max_subscriptions_per_client, bucket, self.counters
+            self._hub,
+            self._board,
+            client,
+            self._products,
+            section.max_subscriptions_per_client,
+            bucket,
+            self.counters,
+            self._replay,
         )
         connection.flow = _ClientFlow(self._hub, guest, clock, self._settle)
+        if self._replay is not None:
+            self._replay.welcome(client)
         async for message in connection:
             session.handle(message, clock())
             self._settle()

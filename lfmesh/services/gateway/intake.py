@@ -6,7 +6,7 @@ The service sends what `asks` holds, gives the answers to `answer`, and logs the
 """
 
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 from typing import NamedTuple, assert_never
 
@@ -14,8 +14,7 @@ from lfmesh.core import codec, topics
 from lfmesh.core.codec import Flags, Increments, MarketFrame
 from lfmesh.core.feed import Feed, FeedFact, Replaced, StaleTerm, Told
 from lfmesh.core.hub import Hub
-from lfmesh.core.hub_frames import text_frames
-from lfmesh.core.hub_history import Unit
+from lfmesh.core.hub_archive import WantArchive
 from lfmesh.core.hub_joins import WantSnapshot
 from lfmesh.core.hub_older import WantOlder
 from lfmesh.core.hub_snapshots import State
@@ -27,8 +26,9 @@ from lfmesh.core.trouble import BadInput, GapFound, GapHealed
 from lfmesh.errors import BadMeshFrame
 from lfmesh.messages import Rejected, Reply, SnapshotReply, StatesReply, Unavailable, View, decode_beacon, decode_reply
 from lfmesh.services.gateway.asks import Ask, Asks, Party
+from lfmesh.services.gateway.replies import state_in, units_in
 from lfmesh.services.gateway.statistics import Counters
-from lfmesh.types import InputPosition, Position, StreamKey
+from lfmesh.types import InputPosition, StreamKey
 
 GAP_TOLD_AFTER_NS = 300_000_000
 """Clients are told of a gap that is not healed by then."""
@@ -83,6 +83,8 @@ class Intake:
         self._terms = [0] * shards
         self._inputs: list[tuple[int, list[InputPosition]]] = [(0, [])] * shards
         self._flowed_at: list[int | None] = [None] * shards
+        self.heard_sent: int | None = None
+        """How many frames the publisher heard last had sent before its last beacon; None before any."""
         self._published_at = 0
         self._awake_since = 0
         self._events: list[Event] = []
@@ -140,12 +142,16 @@ class Intake:
                         self._retransmitted(ask, parts, now)
                 case "older":
                     self._older(ask.key, parts if term == self._feed(ask.key).term else None, now)
+                case "archive":
+                    self._archived(ask.key, parts, now)
                 case "snapshot":
-                    state = None if parts is None else _state(ask.key, parts)
+                    state = None if parts is None else state_in(ask.key, parts)
         except BadMeshFrame as error:
             self.bad("answer", str(error))
             if ask.kind == "older":
                 self._hub.no_older(ask.key, now)
+            elif ask.kind == "archive":
+                self._hub.not_archived(ask.key, "none", now)
         if ask.kind == "snapshot":
             self._snapshot(ask.key, state, parties, now)
         self._end_turn(now)
@@ -166,6 +172,19 @@ class Intake:
         self._hub.tick(now)
         self._end_turn(now)
 
+    def rewound(self, term: int, begun: Collection[StreamKey], now: int) -> None:
+        """The publisher goes on from another moment of its history, under this term: of every stream in `begun` with a
+        snapshot, which is yet to come; of the others with nothing until they begin."""
+        for feed in self.feeds:
+            feed.begin_anew(term)
+        for key in tuple(self._gaps):
+            self._gap_over(key)
+        for stream in self._hub.streams:
+            self._hub.rewound(stream, term, now)
+            if stream.key not in begun:
+                self._board.no_data(stream.key)
+        self._end_turn(now)
+
     def collect(self) -> None:
         """Take what the hub wants into `asks`."""
         for want in self._hub.take_wants():
@@ -174,6 +193,8 @@ class Intake:
                     self.asks.add(Ask("snapshot", key, attempt=attempt), "hub")
                 case WantOlder(key, after):
                     self.asks.add(Ask("older", key, after), "hub")
+                case WantArchive(key, after, attempt):
+                    self.asks.add(Ask("archive", key, after, attempt), "hub")
 
     def bad(self, what: str, why: str) -> None:
         """Something arrived that cannot be read."""
@@ -209,6 +230,7 @@ class Intake:
             self._apply(self._hub.stream(told.stream), feed, told.facts, now)
         if beacon.term != feed.term:
             return
+        self.heard_sent = beacon.sent
         inputs = [beacon.input, *beacon.inputs]
         term, before = self._inputs[shard]
         if inputs != before:
@@ -270,10 +292,19 @@ class Intake:
             return
         header = decode_reply(parts[0])
         if isinstance(header, Reply):
-            units = [unit for frame in parts[1:] if (unit := _unit(codec.unpack(frame))) is not None]
-            self._hub.older(key, units, header.more, now)
+            self._hub.older(key, units_in(key, parts[1:]), header.more, now)
         else:
             self._hub.no_older(key, now)
+
+    def _archived(self, key: StreamKey, parts: Sequence[bytes] | None, now: int) -> None:
+        header = None if parts is None else decode_reply(parts[0])
+        if parts is None:
+            self._hub.not_archived(key, "silent", now)
+        elif isinstance(header, Reply):
+            self._hub.archived(key, units_in(key, parts[1:]), header.more, now)
+        else:
+            later = isinstance(header, Unavailable) and header.later
+            self._hub.not_archived(key, "busy" if later else "none", now)
 
     def _snapshot(self, key: StreamKey, state: State | None, parties: set[Party], now: int) -> None:
         feed, stream = self._feed(key), self._hub.stream(key)
@@ -308,7 +339,8 @@ class Intake:
                     else:
                         hub.based(stream, fact.position, now)
                 case Told():
-                    self._board.told(key, fact.message)
+                    self._note_terms()  # before it: what former publishers said is forgotten then
+                    self._board.told(key, fact.message, now)
                     self._tell(now)  # in its place among the stream's messages
                 case _:
                     self._note(stream, feed, fact, now)
@@ -350,21 +382,3 @@ class Intake:
         self._gaps.pop(key, None)
         self._attempts.pop(key, None)
         self._board.gap(key, None)
-
-
-def _state(key: StreamKey, parts: Sequence[bytes]) -> State | None:
-    header = decode_reply(parts[0])
-    if not isinstance(header, SnapshotReply):
-        return None
-    if (header.product, header.channel) != key or len(parts) < 2:
-        raise BadMeshFrame(f"a state of {key.product} {key.channel} was asked for, and something else came")
-    return State(Position(header.epoch, header.seq), header.term, header.ts_snapshot, tuple(parts[1:]))
-
-
-def _unit(market: MarketFrame) -> Unit | None:
-    header = market.header
-    if header.flags & _STATUS:
-        return None
-    previous = Position(header.prev_epoch, header.prev_seq) if header.prev_epoch else None
-    snapshot = bool(header.flags & _SNAPSHOT)
-    return Unit(header.epoch, header.first_seq, snapshot, previous, text_frames(market.messages))

@@ -2,17 +2,19 @@
 
 from collections.abc import Awaitable, Callable, Mapping
 from html import escape
-from typing import Any, Protocol
+from typing import Any, Protocol, assert_never
 
 import msgspec
 
 from lfmesh import __version__
 from lfmesh.core import encode
 from lfmesh.core.hub_snapshots import State
+from lfmesh.core.times import parse_time
 from lfmesh.models import schema
 from lfmesh.observe.http import HttpReply, HttpRequest, Route, health_routes, json, text
 from lfmesh.observe.metrics import MetricsText
 from lfmesh.ports import Service
+from lfmesh.services.gateway.moments import NoState
 from lfmesh.services.gateway.statistics import GatewayStatistics
 from lfmesh.types import CHANNELS, Channel, StreamKey
 
@@ -21,6 +23,8 @@ SNAPSHOT_PREFIX = "/v1/snapshot/"
 _DATA = b'{"op":"snapshot","data":'
 _ASKS = b'"asks":['
 _CHANNELS = {str(channel): channel for channel in CHANNELS}
+_FIELDS = ("channel", "at")
+_MAX_MOMENT = (1 << 63) - 1
 
 
 class Gateway(Service, Protocol):
@@ -35,6 +39,9 @@ class Gateway(Service, Protocol):
 
     def state_of(self, key: StreamKey) -> Awaitable[State | None]:
         """The current state of a stream; None if there is none now."""
+
+    def state_at(self, key: StreamKey, at: int) -> Awaitable[State | NoState]:
+        """The state of a stream as of a moment (ns, the venue's time), or why there is none."""
 
 
 def routes(gateway: Gateway, metrics: MetricsText) -> dict[str, Route]:
@@ -60,19 +67,49 @@ def _snapshot_route(gateway: Gateway) -> Callable[[HttpRequest], Awaitable[HttpR
         product = request.path.removeprefix(SNAPSHOT_PREFIX)
         name = request.query.get("channel", str(Channel.TICKER))
         channel = _CHANNELS.get(name)
-        unknown = request.query.keys() - {"channel"}
+        unknown = request.query.keys() - _FIELDS
         if product not in gateway.products:
             return _refusal(404, "UNKNOWN_PRODUCT", f"not carried here: {product[:40]}; see /products")
         if channel is None:
             return _refusal(400, "UNKNOWN_CHANNEL", f"no such channel: {name[:40]}; known: {', '.join(CHANNELS)}")
         if unknown:
-            return _refusal(400, "BAD_REQUEST", f"unknown field: {min(unknown)[:40]}; known: channel")
-        state = await gateway.state_of(StreamKey(product, channel))
-        if state is None:
-            return _refusal(503, "NO_DATA", f"no state of {product} {channel} can be had now; try again")
-        return HttpReply(200, "application/json", snapshot_data(product, channel, state))
+            known = ", ".join(_FIELDS)
+            return _refusal(400, "BAD_REQUEST", f"unknown field: {min(unknown)[:40]}; known: {known}")
+        key = StreamKey(product, channel)
+        moment = request.query.get("at")
+        return await _now(gateway, key) if moment is None else await _then(gateway, key, moment)
 
     return snapshot
+
+
+async def _now(gateway: Gateway, key: StreamKey) -> HttpReply:
+    state = await gateway.state_of(key)
+    if state is None:
+        return _refusal(503, "NO_DATA", f"no state of {key.product} {key.channel} can be had now; try again")
+    return HttpReply(200, "application/json", snapshot_data(*key, state))
+
+
+async def _then(gateway: Gateway, key: StreamKey, moment: str) -> HttpReply:
+    try:
+        # In a query a plus is a space: an offset that was not percent-encoded has lost it.
+        at = parse_time(moment.replace(" ", "+") if "T" in moment.upper() else moment)
+    except ValueError as error:
+        return _refusal(400, "BAD_REQUEST", f"at: {error}")
+    if not 0 < at <= _MAX_MOMENT:
+        return _refusal(400, "BAD_REQUEST", f"at: {moment[:40]} is out of range: a moment after 1970, before 2262")
+    found = await gateway.state_at(key, at)
+    if isinstance(found, State):
+        return HttpReply(200, "application/json", snapshot_data(*key, found))
+    said = f"{key.product} {key.channel} as of {moment[:40]}: {found.reason}"
+    match found.why:
+        case "unknown":
+            return _refusal(404, "NOT_KNOWN", said)
+        case "senseless":
+            return _refusal(400, "BAD_REQUEST", said)
+        case "busy" | "unavailable":
+            return _refusal(503, "UNAVAILABLE", said)._replace(headers=(("Retry-After", "1"),))
+        case _:
+            assert_never(found.why)
 
 
 def snapshot_data(product: str, channel: Channel, state: State) -> bytes:
@@ -139,7 +176,8 @@ th{{text-align:left;padding-right:1rem;font-weight:normal}}code,pre{{background:
 <h2>HTTP</h2>
 <ul>
 <li><a href="/products">/products</a>: everything that can be subscribed</li>
-<li><a href="/v1/snapshot/{example}?channel=ticker">/v1/snapshot/{example}?channel=ticker</a>: a stream's state</li>
+<li><a href="/v1/snapshot/{example}?channel=ticker">/v1/snapshot/{example}?channel=ticker</a>: a stream's state;
+with <code>&amp;at=2021-04-17T16:43:50Z</code> (or ns since 1970) as of that moment</li>
 <li><a href="/schema">/schema</a>: JSON Schema of the protocol</li>
 <li><a href="/health">/health</a>, <a href="/ready">/ready</a>, <a href="/metrics">/metrics</a></li>
 </ul>

@@ -1,7 +1,7 @@
 """The gateway: WebSocket clients on one side, the mesh on the other, the hub between.
 
     normalizers' PUB ──► Intake ──► Hub ──► clients (FrontDoor)
-    normalizers', snapshotters' ROUTER ◄── Asks ◄──┘
+    normalizers', snapshotters' ROUTER ◄── Asks ◄──┘   (snapshotters' archives, too; Moments asks them for HTTP)
 
 This module is the shell of the mesh's side: sockets, timers, log. A turn of the loop brings a list of frames, of which
 the hub makes one write a client; joins are served in turns of their own (`Hub.pull`).
@@ -21,33 +21,35 @@ from lfmesh.core.hub_status import StatusBoard
 from lfmesh.core.repeat import Repeats
 from lfmesh.core.sharding import shard_of, stable_id
 from lfmesh.core.trouble import BadInput, GapFound, GapHealed
-from lfmesh.messages import RetransmitRequest, ServiceRecord, SnapshotRequest, encode
+from lfmesh.messages import ServiceRecord
 from lfmesh.observe.metrics import MetricsText
-from lfmesh.ports import Context, Figures
+from lfmesh.ports import Context, Figures, Replay
 from lfmesh.services.gateway import answers, pages
-from lfmesh.services.gateway.asks import Ask
+from lfmesh.services.gateway.asks import Ask, request
 from lfmesh.services.gateway.frontdoor import FrontDoor
 from lfmesh.services.gateway.intake import Intake, TermRaised, Voided
+from lfmesh.services.gateway.moments import Moments, NoState
+from lfmesh.services.gateway.replay import ReplayDesk
 from lfmesh.services.gateway.statistics import GatewayStatistics, Rate
 from lfmesh.services.links import Links
 from lfmesh.services.trouble import log_bad_input, log_gaps, name_of
 from lfmesh.transport import Requester, Subscriber, Transport
-from lfmesh.types import CHANNELS, Channel, Role, StreamKey
+from lfmesh.types import CHANNELS, Role, StreamKey
 
 _BEAT_S = 0.1
 _ASK_TIMEOUT_S = 1.0
-_OLDER_BYTES = 1024 * 1024
-"""What is asked for at a time for clients that go on from before our ring."""
+_ARCHIVE_TIMEOUT_S = 5.0
+"""An archive may have to fetch what it is asked for."""
 _HEARTBEAT_TICKS = 4
 
 
 class GatewayService:
-    """See the module's docstring."""
+    """See the module's docstring. `replay` is what it serves if that is no live mesh."""
 
     role = Role.GATEWAY
     shard: int | None = None
 
-    def __init__(self, config: Config, context: Context) -> None:
+    def __init__(self, config: Config, context: Context, replay: Replay | None = None) -> None:
         section = config.gateway
         shards = config.mesh.shards
         self.instance = section.instance
@@ -56,7 +58,7 @@ class GatewayService:
         self._section = section
         self._context = context
         self._log = context.log
-        self._hub = Hub(_limits(config))
+        self._hub = Hub(_limits(config), lambda key: len(self._archives(key)))
         streams: dict[int, list[StreamKey]] = {shard: [] for shard in range(shards)}
         for product, shard in self.products.items():
             streams[shard].extend(StreamKey(product, channel) for channel in CHANNELS)
@@ -64,6 +66,10 @@ class GatewayService:
         self._stale_after_ns = round(config.normalizer.stale_after_s * 1e9)
         self._board = StatusBoard(streams, self._stale_after_ns, context.clock())
         self._intake = Intake(shards, self._hub, self._board)
+        self._replay = (
+            None if replay is None else ReplayDesk(replay, self._hub, self._intake, context.clock, self._settle)
+        )
+        self._moments = Moments(self._archives, self._intake.bad, enabled=config.archive.enabled)
         self._front: FrontDoor | None = None
         self._transport: Transport | None = None
         self._peers: Sequence[ServiceRecord] = ()
@@ -86,7 +92,9 @@ class GatewayService:
             hwm=self._section.subscribe_hwm_messages,
         )
         self._links = Links(self._transport, self._subscriber, (Role.NORMALIZER, Role.SNAPSHOTTER), shards)
-        self._front = FrontDoor(self._section, self._context, self._hub, self._board, self.products, self._settle)
+        self._front = FrontDoor(
+            self._section, self._context, self._hub, self._board, self.products, self._settle, self._replay
+        )
         metrics = MetricsText(self, self._context.vitals)
         try:
             await self._front.open(pages.routes(self, metrics), pages.prefixes(self))
@@ -134,6 +142,8 @@ class GatewayService:
         feed = self._intake.feeds[shard]
         if self._board.shard_down(shard):
             return self._silence(shard, feed, now)
+        if self._replay is not None:
+            return ""  # it may wait for its first client, or stand
         if feed.streams == feed.waiting:
             return f"no data yet from shard {shard}"
         flowed_at = self._intake.flowed_at(shard)
@@ -147,6 +157,7 @@ class GatewayService:
     def statistics(self) -> GatewayStatistics:
         """Its figures."""
         hub, joins, seen = self._hub.statistics(), self._hub.join_counters, self._intake.counters
+        archives = self._hub.archive_counters
         came = self._front.counters if self._front is not None else None
         now = self._context.clock()
         feeds = self._intake.feeds
@@ -172,6 +183,9 @@ class GatewayService:
             joins_total=joins.joins,
             resumes_total=dict(joins.resumes),
             caught_up_total=joins.caught_up,
+            archived_bytes_total=archives.bytes,
+            archive_answers_total=archives.outcomes,
+            moments_total=dict(self._moments.counters),
             snapshots_asked_total=joins.snapshots_asked,
             draining=self._front is not None and self._front.draining,
             goaways_total=came.goaways_total if came else 0,
@@ -213,6 +227,7 @@ class GatewayService:
 
     async def stop(self) -> None:
         """Send clients away while data still flows, then let go of the mesh; idempotent."""
+        self._moments.close()
         if self._front is not None:
             await self._front.shut()
         for timer in self._timers.values():
@@ -232,6 +247,10 @@ class GatewayService:
         self._intake.asks.add(Ask("snapshot", key), "http")
         self._settle()
         return await future
+
+    async def state_at(self, key: StreamKey, at: int) -> State | NoState:
+        """The state of a stream as of a moment (ns, the venue's time) from a snapshotter's archive, or why not."""
+        return await self._moments.state_at(key, at)
 
     # The mesh's side --------------------------------------------------------------------------------------------
 
@@ -259,18 +278,31 @@ class GatewayService:
         if self._hub.ready and not self._pull_due:
             self._pull_due = True
             self._loop.call_soon(self._pull)
+        if self._replay is not None:
+            self._replay.settled()
         self._report()
 
     def _send(self, ask: Ask) -> None:
         shard = shard_of(ask.key.product, self._config.mesh.shards)
         feed = self._intake.feeds[shard]
         answered = partial(self._on_reply, ask, feed.term)
-        requester = self._requester(ask, shard, feed.publisher)
+        requester = self._archive(ask) if ask.kind == "archive" else self._requester(ask, shard, feed.publisher)
         if requester is None:
             self._loop.call_soon(answered, None)
             return
         self._intake.counters.asks_total[ask.kind] += 1
-        requester.ask(_request(ask), answered, _ASK_TIMEOUT_S)
+        requester.ask(request(ask), answered, _ARCHIVE_TIMEOUT_S if ask.kind == "archive" else _ASK_TIMEOUT_S)
+
+    def _archives(self, key: StreamKey) -> Sequence[Requester]:
+        """Who can be asked for what is archived of a stream."""
+        if self._transport is None or not self._config.archive.enabled:
+            return ()
+        return self._links.snapshotters(shard_of(key.product, self._config.mesh.shards))
+
+    def _archive(self, ask: Ask) -> Requester | None:
+        """They take turns, in the order of their names."""
+        archives = self._archives(ask.key)
+        return archives[(ask.attempt - 1) % len(archives)] if archives else None
 
     def _requester(self, ask: Ask, shard: int, publisher: int) -> Requester | None:
         normalizer = self._links.normalizer(shard, publisher)
@@ -369,14 +401,6 @@ def _limits(config: Config) -> HubLimits:
             tail_bytes=section.join_tail_bytes,
             wait_ns=round(section.resume_wait_s * 1e9),
             age_ns=round(section.join_snapshot_age_s * 1e9),
+            resume_bytes=config.archive.resume_max_bytes if config.archive.enabled else 0,
         ),
     )
-
-
-def _request(ask: Ask) -> bytes:
-    product, channel = ask.key
-    if ask.kind == "snapshot" or ask.after is None:
-        return encode(SnapshotRequest(product, channel))
-    if ask.kind == "retransmit":
-        return encode(RetransmitRequest(product, channel, *ask.after))
-    return encode(RetransmitRequest(product, channel, *ask.after, _OLDER_BYTES, channel is Channel.TRADES))

@@ -12,12 +12,14 @@ from lfmesh.models import (
     ErrorCode,
     PingRequest,
     Refusal,
+    ReplayRequest,
     SubscribeRequest,
     UnsubscribeRequest,
     parse_request,
     request_id,
 )
 from lfmesh.services.gateway import answers
+from lfmesh.services.gateway.replay import NO_REPLAY, ReplayDesk
 from lfmesh.services.gateway.statistics import ClientCounters
 from lfmesh.types import CHANNELS, Channel, Position, StreamKey
 
@@ -25,7 +27,10 @@ _CHANNELS: Mapping[str, Channel] = {str(channel): channel for channel in CHANNEL
 
 
 class Session:
-    """The requests of one client. `products` are those that can be subscribed, in the order of the configuration."""
+    """The requests of one client. `products` are those that can be subscribed, in the order of the configuration.
+
+    `replay` is None but where a replay is served.
+    """
 
     def __init__(
         self,
@@ -36,6 +41,7 @@ class Session:
         max_subscriptions: int,
         bucket: TokenBucket,
         counters: ClientCounters,
+        replay: ReplayDesk | None = None,
     ) -> None:
         self._hub = hub
         self._board = board
@@ -44,6 +50,7 @@ class Session:
         self._max_subscriptions = max_subscriptions
         self._bucket = bucket
         self._counters = counters
+        self._replay = replay
 
     def handle(self, text: str | bytes, now: int) -> None:
         """Carry out one request, or say why not."""
@@ -64,6 +71,8 @@ class Session:
                 self._unsubscribe(request)
             case PingRequest():
                 self._say(answers.pong(request.t, request.id))
+            case ReplayRequest():
+                self._control(request)
             case _:
                 assert_never(request)
 
@@ -86,6 +95,14 @@ class Session:
             if status is not None:
                 self._say(status)
             self._hub.subscribe(self._client, key, _start(request, key), now)
+        if self._replay is not None:
+            self._replay.subscribed()
+
+    def _control(self, request: ReplayRequest) -> None:
+        if self._replay is None:
+            self._refuse("INVALID_OPERATION", NO_REPLAY, request.id)
+        elif why := self._replay.carry_out(self._client, request):
+            self._refuse("BAD_REQUEST", why, request.id)
 
     def _unsubscribe(self, request: UnsubscribeRequest) -> None:
         products, strangers = _sorted_out(request.products or (), self._products)

@@ -52,7 +52,17 @@ class GatewayStatistics(msgspec.Struct, frozen=True):
         dict[str, int],
         Meta(description="Resumed subscriptions, by what served them", extra_json_schema=_by("rung")),
     ]
-    caught_up_total: Annotated[int, Meta(description="Slow joins that went on from the normalizer's ring, not ours")]
+    caught_up_total: Annotated[
+        int, Meta(description="Slow joins that went on from the normalizer's ring or the archive, not from our ring")
+    ]
+    archived_bytes_total: Annotated[int, Meta(description="Bytes of the archive for clients that resumed or were slow")]
+    archive_answers_total: Annotated[
+        dict[str, int],
+        Meta(description="Archives' answers for them, by what they were", extra_json_schema=_by("outcome")),
+    ]
+    moments_total: Annotated[
+        dict[str, int], Meta(description="States asked for as of a moment", extra_json_schema=_by("outcome"))
+    ]
     snapshots_asked_total: Annotated[int, Meta(description="States asked for on behalf of joining clients")]
     draining: Annotated[bool, Meta(description="1 while clients are sent away")]
     goaways_total: Annotated[int, Meta(description="Clients that were told to go")]

@@ -1,11 +1,22 @@
-"""What the snapshotter answers, pure: a request's bytes in, header and frames out."""
+"""What the snapshotter answers, pure: a request's bytes in; header and frames out, or what the archive is asked."""
 
 from collections.abc import Collection
 from typing import NamedTuple
 
 from lfmesh import messages
+from lfmesh.core.archive import AHEAD_NS
 from lfmesh.errors import BadMeshFrame
-from lfmesh.messages import Rejected, ReplyHeader, SnapshotRequest, StatesReply, StatesRequest, Unavailable
+from lfmesh.messages import (
+    Rejected,
+    Reply,
+    ReplyHeader,
+    Request,
+    RetransmitRequest,
+    SnapshotRequest,
+    StatesReply,
+    StatesRequest,
+    Unavailable,
+)
 from lfmesh.services.snapshotter.intake import Intake
 from lfmesh.types import StreamKey
 
@@ -21,22 +32,38 @@ class Answer(NamedTuple):
 
 
 class Answers:
-    """Answers of one shard's snapshotter. `products` are those of the shard, with or without data."""
+    """Answers of one shard's snapshotter. `products` are those of the shard, with or without data.
 
-    def __init__(self, intake: Intake, shard: int, products: Collection[str], page_bytes: int = PAGE_BYTES) -> None:
+    `archive`: whether one is kept, from which older messages and states can be answered.
+    """
+
+    def __init__(
+        self, intake: Intake, shard: int, products: Collection[str], page_bytes: int = PAGE_BYTES,
+        *, archive: bool = False,
+    ) -> None:  # fmt: skip
         self._intake = intake
         self._shard = shard
         self._products = frozenset(products)
         self._page_bytes = page_bytes
+        self._archive = archive
 
-    def answer(self, payload: bytes, now: int) -> Answer:
-        """The answer to any request; never raises for what somebody sent."""
-        intake = self._intake
+    def answer(self, payload: bytes, now: int) -> Answer | RetransmitRequest | SnapshotRequest:
+        """The answer to any request, or, where the archive has to answer it, the request; never raises for what
+        somebody sent."""
         try:
             request = messages.decode_request(payload)
         except BadMeshFrame as error:
-            intake.bad("request", str(error))
+            self._intake.bad("request", str(error))
             return self._say("rejected", Rejected(str(error)))
+        if isinstance(request, RetransmitRequest) and self._archive:
+            key = StreamKey(request.product, request.channel)
+            return self._foreign(key) or self._nothing_after(key, request) or request
+        if isinstance(request, SnapshotRequest) and request.at:
+            key = StreamKey(request.product, request.channel)
+            return self._bad_moment(request.at, now) or self._foreign(key) or request
+        return self._from_state(request, now)
+
+    def _from_state(self, request: Request, now: int) -> Answer:
         match request:
             case SnapshotRequest():
                 return self._snapshot(StreamKey(request.product, request.channel), now)
@@ -61,6 +88,27 @@ class Answers:
             return self._say("unavailable", Unavailable("the state was unreadable and is being taken anew"))
         intake.counters.snapshots_created_total += fresh
         return self._say("state", reply, parts)
+
+    def _foreign(self, key: StreamKey) -> Answer | None:
+        if key.product in self._products or self._intake.state.get(key) is not None:
+            return None
+        return self._say("rejected", Rejected(f"shard {self._shard} does not carry {key.product}"))
+
+    def _nothing_after(self, key: StreamKey, request: RetransmitRequest) -> Answer | None:
+        """Who stands where the stream stands has everything."""
+        state = self._intake.state.get(key)
+        if state is None or state.position != (request.epoch, request.seq):
+            return None
+        return self._say("archived", Reply())
+
+    def _bad_moment(self, at: int, now: int) -> Answer | None:
+        if not self._archive:
+            return self._say("unavailable", Unavailable("no archive is kept here (archive.enabled)"))
+        if at < 0:
+            return self._say("rejected", Rejected(f"{at} is no time in nanoseconds since 1970"))
+        if at > now + AHEAD_NS:
+            return self._say("rejected", Rejected(f"{at} is in the future"))
+        return None
 
     def _summaries(self, after: str) -> Answer:
         intake = self._intake

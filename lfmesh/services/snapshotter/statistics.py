@@ -48,6 +48,10 @@ class SnapshotterStatistics(msgspec.Struct, frozen=True):
     store_write_max_ms: Annotated[float, _figure("Longest time that a batch took to be written")]
     store_batch_states: Annotated[int, _figure("States in the last batch")]
     store_lag_ms: Annotated[float, _figure("From the oldest change in the last batch to its being stored")]
+    store_latency_p50_ms: Annotated[
+        float | None, _figure("From a tick's publication to its being stored, median of the last minute")
+    ]
+    store_latency_p99_ms: Annotated[float | None, _figure("The same, 99 of 100 ticks")]
     store_unwritten: Annotated[int, _figure("Streams that have changed since they were written")]
     store_up: Annotated[bool, _figure("1 while the store can be used")]
     streams: Annotated[int, _figure("Streams with a state")]
@@ -60,6 +64,23 @@ class SnapshotterStatistics(msgspec.Struct, frozen=True):
     links_rebuilt_total: Annotated[int, _figure("Links that were given new sockets as nothing came over them")]
     beacon_age_ms: Annotated[float | None, _figure("Time since the publisher's last beacon")]
     input_lag_ms: Annotated[float | None, _figure("From publication to here, newest message")]
+    primary: Annotated[bool | None, _figure("1 while it is this one of a pair that uploads")] = None
+    object_store_up: Annotated[bool | None, _figure("1 while the object store can be used")] = None
+    journal_bytes: Annotated[int | None, _figure("Bytes of the local journal")] = None
+    journal_lag_ms: Annotated[float | None, _figure("How long the oldest frame waits to be written to the journal")] = (
+        None
+    )
+    journal_lost_frames_total: Annotated[int | None, _figure("Frames that could not be journaled")] = None
+    segments_cut_total: Annotated[int | None, _figure("Tape segments cut from the journal")] = None
+    checkpoints_total: Annotated[int | None, _figure("Full states of the shard that were kept")] = None
+    spool_bytes: Annotated[int | None, _figure("Bytes that wait on local disk for the object store")] = None
+    spool_objects: Annotated[int | None, _figure("Objects that wait on local disk for the object store")] = None
+    dropped_tape_bytes_total: Annotated[int | None, _figure("Bytes of tape dropped as the spool was full")] = None
+    dropped_tape_objects_total: Annotated[int | None, _figure("Tape segments dropped as the spool was full")] = None
+    uploads_total: Annotated[int | None, _figure("Objects uploaded")] = None
+    upload_bytes_total: Annotated[int | None, _figure("Bytes uploaded")] = None
+    upload_errors_total: Annotated[int | None, _figure("Failed attempts to reach the object store")] = None
+    last_upload_age_s: Annotated[float | None, _figure("Time since the last upload")] = None
 
 
 @dataclass(slots=True)

@@ -7,7 +7,7 @@ from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
 from functools import partial
-from typing import Any
+from typing import Any, Literal
 
 from websockets.asyncio.client import ClientConnection, connect
 from websockets.exceptions import ConnectionClosed
@@ -16,7 +16,15 @@ from lfmesh.config import Config
 from lfmesh.core import encode
 from lfmesh.core.hub_streams import Stream
 from lfmesh.core.sharding import shard_of
-from lfmesh.messages import ServiceRecord, SnapshotReply, SnapshotRequest, Unavailable, decode_request
+from lfmesh.messages import (
+    Reply,
+    RetransmitRequest,
+    ServiceRecord,
+    SnapshotReply,
+    SnapshotRequest,
+    Unavailable,
+    decode_request,
+)
 from lfmesh.messages import encode as encode_message
 from lfmesh.models import parse_message, to_json
 from lfmesh.services.gateway import GatewayService
@@ -43,19 +51,32 @@ def configured(shards: int = 1, products: tuple[str, ...] = PRODUCTS, **gateway:
 
 
 class FakeSnapshotter:
-    """Answers from a normalizer's model, or from `frozen` states; `held` keeps requests until `release`."""
+    """Answers from a normalizer's model, or from `frozen` states; `held` keeps requests until `release`.
 
-    def __init__(self, transport: Transport, normalizer: FakeNormalizer, shard: int = 0) -> None:
+    `archive`: what comes of requests for what is archived.
+    """
+
+    def __init__(self, transport: Transport, normalizer: FakeNormalizer, shard: int = 0, name: str = "") -> None:
         self.normalizer = normalizer
         self.asked: list[StreamKey] = []
+        self.archived: list[RetransmitRequest | SnapshotRequest] = []
+        self.archive: Literal["answers", "knows nothing", "is busy", "takes its time"] = "knows nothing"
         self.frozen: dict[StreamKey, ModelStream] = {}
         self.held = False
         self.deaf = False
         self.part_bytes = encode.PART_BYTES
         self._waiting: list[tuple[SnapshotRequest, Responder]] = []
+        self._slow: list[tuple[RetransmitRequest | SnapshotRequest, Responder]] = []
         self.server = Server(transport, "tcp://127.0.0.1:0", self._on_request)
         self.record = ServiceRecord(
-            Role.SNAPSHOTTER, f"snapshotter-{shard}", 1, {"requests": self.server.endpoint}, "0", 1, "localhost", shard
+            Role.SNAPSHOTTER,
+            f"snapshotter-{shard}{name}",
+            1,
+            {"requests": self.server.endpoint},
+            "0",
+            1,
+            "localhost",
+            shard,
         )
 
     def freeze(self, key: StreamKey) -> None:
@@ -70,6 +91,9 @@ class FakeSnapshotter:
 
     def _on_request(self, payload: bytes, responder: Responder) -> None:
         request = decode_request(payload)
+        if isinstance(request, RetransmitRequest) or (isinstance(request, SnapshotRequest) and request.at):
+            self._on_archive(request, responder)
+            return
         assert isinstance(request, SnapshotRequest)
         self.asked.append(StreamKey(request.product, request.channel))
         if self.held:
@@ -77,13 +101,36 @@ class FakeSnapshotter:
         elif not self.deaf:
             self._reply(request, responder)
 
+    def answer_archived(self) -> None:
+        """What has been waiting is answered, and what comes from now on."""
+        self.archive = "answers"
+        slow, self._slow = self._slow, []
+        for request, responder in slow:
+            self._on_archive(request, responder)
+
+    def _on_archive(self, request: RetransmitRequest | SnapshotRequest, responder: Responder) -> None:
+        self.archived.append(request)
+        match (self.archive, request):
+            case ("takes its time", _):
+                self._slow.append((request, responder))
+            case ("is busy", _):
+                responder.reply(encode_message(Unavailable("busy", later=True)))
+            case ("answers", SnapshotRequest()):
+                self._reply(request, responder)
+            case ("answers", RetransmitRequest()) if found := self.normalizer.model.archived_piece(request):
+                frames, more = found
+                responder.reply(encode_message(Reply(more=more)), frames)
+            case _:
+                responder.reply(encode_message(Unavailable("nothing is known of that")))
+
     def _reply(self, request: SnapshotRequest, responder: Responder) -> None:
         key = StreamKey(request.product, request.channel)
         stream = self.frozen.get(key) or self.normalizer.model.streams.get(key)
         if stream is None:
             responder.reply(encode_message(Unavailable("no data yet")))
             return
-        header = SnapshotReply(*key, self.normalizer.model.term, *stream.position, time.time_ns(), NO_INPUT)
+        ts = request.at or time.time_ns()
+        header = SnapshotReply(*key, self.normalizer.model.term, *stream.position, ts, NO_INPUT)
         states = [stream.state(key.channel)]
         if key.channel is Channel.BOOK:
             states = encode.book_state_parts(*stream.sides(), part_bytes=self.part_bytes)
@@ -211,7 +258,7 @@ def place(message: Json) -> tuple[str, int, int]:
 
 @asynccontextmanager
 async def world(
-    config: Config | None = None, *, snapshotters: bool = True, beacons: bool = True
+    config: Config | None = None, *, snapshotters: bool = True, beacons: bool = True, pair: bool = False
 ) -> AsyncIterator[World]:
     config = config or configured()
     async with supervised() as supervisor:
@@ -225,6 +272,7 @@ async def world(
             )
             gateway = GatewayService(config, supervisor.context())
             await gateway.start()
+            keepers += [FakeSnapshotter(transport, normalizers[0], 0, "b") for _ in range(pair)]
             here = World(config, supervisor, transport, gateway, normalizers, keepers)
             gateway.on_peers(here.peers())
             if beacons:

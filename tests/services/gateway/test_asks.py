@@ -47,3 +47,18 @@ def test_so_many_are_under_way_and_no_more() -> None:
     asks.settle(second)
     assert [ask.key for ask in asks.take()] == [C]
     assert first.key == A
+
+
+def test_what_archives_are_asked_has_a_bound_of_its_own() -> None:
+    asks = Asks(max_under_way=1, max_archive=2)
+    archived = [Ask("archive", key, Position(1, 1)) for key in (A, B, C)]
+    for ask in archived:
+        asks.add(ask, "hub")
+    asks.add(Ask("snapshot", A), "hub")
+    assert asks.take() == [*archived[:2], Ask("snapshot", A)]
+    asks.add(Ask("snapshot", B), "hub")
+    assert asks.take() == []
+    asks.settle(archived[0])
+    assert asks.take() == [archived[2]]
+    asks.settle(Ask("snapshot", A))
+    assert asks.take() == [Ask("snapshot", B)]

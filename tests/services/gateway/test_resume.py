@@ -122,7 +122,12 @@ def test_from_before_the_gateway_s_ring_the_publisher_is_asked() -> None:
             for one in (client, other):
                 seqs = [place(await one.until(lambda m: m["op"] == "incr"))[2] for _ in range(17)]
                 assert seqs == list(range(5, 22))
-            assert here.gateway.statistics().resumes_total == {"ring": 0, "retransmission": 2, "snapshot": 0}
+            assert here.gateway.statistics().resumes_total == {
+                "ring": 0,
+                "retransmission": 2,
+                "archive": 0,
+                "snapshot": 0,
+            }
             assert here.gateway.statistics().asks_total["older"] <= 2
 
     run(scenario())
@@ -253,10 +258,10 @@ def test_a_gateway_that_starts_anew_serves_positions_from_the_publisher_s_ring_i
                     ]
                     assert came == [("incr", epochs[key], seq) for seq in range(151, 6003)]
             statistics = here.gateway.statistics()
-            assert statistics.resumes_total == {"ring": 0, "retransmission": 6, "snapshot": 0}
+            assert statistics.resumes_total == {"ring": 0, "retransmission": 6, "archive": 0, "snapshot": 0}
             assert statistics.asks_total["older"] > 3
             assert here.snapshotter.asked == []
-            assert here.gateway._hub._joins._older.bytes == 0
+            assert here.gateway._hub._joins._older.room.bytes == 0
 
     run(scenario(), timeout=60)
 

@@ -165,7 +165,12 @@ def test_a_resume_that_the_dead_one_was_asked_for_is_served_by_its_successor() -
             standby.model._ring = known._ring
             await client.until(lambda m: m["op"] == "incr" and m["data"]["seq"] == 6)
             assert trades(client.messages) == [3, 4, 5, 6]
-            assert here.gateway.statistics().resumes_total == {"ring": 0, "retransmission": 1, "snapshot": 0}
+            assert here.gateway.statistics().resumes_total == {
+                "ring": 0,
+                "retransmission": 1,
+                "archive": 0,
+                "snapshot": 0,
+            }
 
     run(scenario())
 

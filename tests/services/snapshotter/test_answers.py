@@ -15,7 +15,7 @@ from lfmesh.messages import (
     decode_summary,
     encode,
 )
-from lfmesh.services.snapshotter.answers import Answers
+from lfmesh.services.snapshotter.answers import Answer, Answers
 from lfmesh.types import Channel, StreamKey
 from tests.core.model_publisher import keys
 from tests.services.snapshotter.link import BOOK, TICKER, Link
@@ -24,8 +24,9 @@ from tests.services.snapshotter.link import BOOK, TICKER, Link
 def asked(link: Link, request: Request | bytes, page_bytes: int = 1_000_000) -> tuple[object, list[bytes]]:
     answerer = Answers(link.intake, 0, ["P0-USD", "QUIET-USD"], page_bytes)
     payload = request if isinstance(request, bytes) else encode(request)
-    header, frames = answerer.answer(payload, 77)
-    return decode_reply(header), frames
+    answer = answerer.answer(payload, 77)
+    assert isinstance(answer, Answer)
+    return decode_reply(answer.header), answer.frames
 
 
 def followed() -> Link:

@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 
 import pytest
 
-from lfmesh.errors import StoreUnavailable
+from lfmesh.errors import StoreMisconfigured, StoreUnavailable
 from lfmesh.ports import StateStore, StoredState
 from lfmesh.services.snapshotter.intake import Intake
 from lfmesh.services.snapshotter.keeper import StateKeeper
@@ -27,7 +27,9 @@ class FakeStore:
     data: dict[StreamKey, StoredState] = field(default_factory=dict)
     fault: str = ""
     fault_at_open: str = ""
+    misconfigured: str = ""
     bug: Exception | None = None
+    gate_at_open: threading.Event = field(default_factory=threading.Event)
     gate: threading.Event = field(default_factory=threading.Event)
     batches: list[list[StreamKey]] = field(default_factory=list)
     calls: list[str] = field(default_factory=list)
@@ -35,9 +37,13 @@ class FakeStore:
 
     def __post_init__(self) -> None:
         self.gate.set()
+        self.gate_at_open.set()
 
     def open(self) -> StateStore:
         self.note("open")
+        assert self.gate_at_open.wait(20)
+        if self.misconfigured:
+            raise StoreMisconfigured(self.misconfigured)
         if self.fault_at_open:
             raise StoreUnavailable(self.fault_at_open)
         return self
@@ -78,9 +84,15 @@ class Bench:
         self.log = supervisor.log
         self.events = supervisor.events
         self.adopted: list[StoredState] = []
+        self.writes = True
+        self.flushed: list[int] = []
         self.keeper = StateKeeper(
-            store.open, self.link.intake, supervisor.context(lambda: self.now), self.adopted.extend
-        )
+            store.open, self.link.intake, supervisor.context(lambda: self.now), self.adopted.extend,
+            self.flush, lambda: self.writes,
+        )  # fmt: skip
+
+    async def flush(self) -> None:
+        self.flushed.append(self.store.calls.count("write"))
 
     @property
     def intake(self) -> Intake:
@@ -276,3 +288,97 @@ def test_a_failure_that_nobody_expected_is_not_kept_quiet() -> None:
 
     with pytest.raises(ExceptionGroup, match="tasks failed"):
         bench(scenario, store)
+
+
+def test_what_is_written_was_journaled_before() -> None:
+    async def scenario(made: Bench) -> None:
+        await made.keeper.open()
+        made.publish(TICKER, [])
+        await made.beat(1)
+        made.publish(TICKER, [1])
+
+    assert bench(scenario).flushed == [0, 1], "before each write, the last one too"
+
+
+def test_while_another_one_writes_what_changes_waits() -> None:
+    async def scenario(made: Bench) -> None:
+        await made.keeper.open()
+        made.writes = False
+        made.publish(TICKER, [])
+        for _ in range(3):
+            made.now += MINUTE
+            made.keeper.beat(made.now)
+        assert made.store.calls == ["open", "load"]
+        made.writes = True
+        await made.beat(1)
+        assert made.store.batches == [[TICKER]]
+        made.writes = False
+        made.publish(TICKER, [1])
+
+    assert bench(scenario).store.calls == ["open", "load", "write", "close"], "nor at the end"
+
+
+def test_a_misconfigured_store_ends_the_start() -> None:
+    async def scenario(made: Bench) -> None:
+        with pytest.raises(StoreMisconfigured, match="no such table"):
+            await made.keeper.open()
+
+    bench(scenario, FakeStore(misconfigured="no such table"))
+
+
+def test_a_store_that_takes_long_to_open_holds_up_nobody() -> None:
+    store = FakeStore()
+    store.gate_at_open.clear()
+
+    async def scenario(made: Bench) -> None:
+        await made.keeper.open(0.01)
+        assert made.keeper.fault == "not opened yet"
+        made.publish(TICKER, [])
+        made.keeper.beat(made.now)
+        store.gate_at_open.set()
+        await eventually(lambda: not made.keeper.fault)
+        await made.beat(1)
+
+    assert bench(scenario, store).store.calls == ["open", "load", "write", "close"]
+
+
+def test_one_that_turns_out_misconfigured_then_ends_the_service() -> None:
+    store = FakeStore(misconfigured="no such table")
+    store.gate_at_open.clear()
+
+    async def scenario(made: Bench) -> None:
+        await made.keeper.open(0.01)
+        store.gate_at_open.set()
+        await eventually(lambda: not made.keeper._begun)
+
+    with pytest.raises(ExceptionGroup, match="tasks failed"):
+        bench(scenario, store)
+
+
+def test_the_end_is_bounded_in_time_whatever_the_store_does() -> None:
+    store = FakeStore()
+
+    async def scenario(made: Bench) -> None:
+        await made.keeper.open()
+        store.gate.clear()
+        made.publish(TICKER, [])
+        await made.keeper.close(0.02)
+        (entry,) = made.events("the state store does not answer; the latest state was not written")
+        assert entry["streams"] == 1
+        store.gate.set()
+
+    bench(scenario, store)
+
+
+def test_the_time_from_tick_to_stored_is_measured() -> None:
+    async def scenario(made: Bench) -> None:
+        await made.keeper.open()
+        made.publish(TICKER, [])
+        assert made.intake.latency.percentiles(made.now).p50_ms is None
+        await made.beat(1)
+        p50, p99 = made.intake.latency.percentiles(made.now)
+        assert p50 is not None
+        assert p50 > 0
+        assert p99 == p50
+
+    bench(scenario)

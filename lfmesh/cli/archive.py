@@ -1,0 +1,58 @@
+"""The archive that a configuration means, opened for commands that read it: nothing that is missing is made."""
+
+from typing import TYPE_CHECKING
+
+import click
+
+from lfmesh.archive.places import SIMULATED, journal_folders, objects_folder, spool_folders
+from lfmesh.errors import LfmeshError
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+    from lfmesh.archive.reader import Archive
+    from lfmesh.config import Config
+
+
+def open_archive(config: "Config", *, quiet: bool = False) -> "Archive":
+    """The archive: the object store, and what still waits on this machine below mesh.data_dir.
+
+    Where that folder has no archive and the one of a simulated or recorded session in it has, the latter is meant;
+    that is said on standard error, unless `quiet`. StoreMisconfigured.
+    """
+    from lfmesh.archive.reader import Archive
+    from lfmesh.store.opening import open_objects
+
+    data_dir = archive_dir(config)
+    if data_dir != config.mesh.data_dir:
+        if not quiet:
+            click.echo(f"lfmesh: of the simulated or recorded session in {data_dir}", err=True)
+        config = config.override({"mesh": {"data_dir": data_dir}})
+    local = [*journal_folders(data_dir), *spool_folders(data_dir)]
+    return Archive(open_objects(config), config.venue.name, local)
+
+
+def no_product(archive: "Archive", config: "Config", product: str) -> LfmeshError:
+    """Why a product has no history, in one line: what there is instead."""
+    known = archive.products()
+    if not known:
+        where = (
+            f"the folder {archive_dir(config)}" if config.store.objects == "folder" else f"bucket {config.store.bucket}"
+        )
+        return LfmeshError(
+            f"the archive of {config.venue.name} in {where} is empty: a mesh fills it while it runs; --data-dir or "
+            "--config names another"
+        )
+    shown = ", ".join(known[:20]) + (f" and {len(known) - 20} more" if len(known) > 20 else "")
+    return LfmeshError(f"the archive has no {product}; it has {shown}")
+
+
+def archive_dir(config: "Config") -> "Path":
+    """The data folder that commands on the archive mean: mesh.data_dir, or the simulated session's in it."""
+    data_dir = config.mesh.data_dir
+    simulated = data_dir / SIMULATED
+    return simulated if not _is_archive(data_dir) and _is_archive(simulated) else data_dir
+
+
+def _is_archive(data_dir: "Path") -> bool:
+    return objects_folder(data_dir).is_dir() or bool(journal_folders(data_dir)) or bool(spool_folders(data_dir))

@@ -1,0 +1,120 @@
+"""What a snapshotter costs at 5,000 venue messages a second, and how soon a tick is stored, in a whole mesh.
+
+The same mesh runs with the archive and without it; CPU time is the snapshotter process's own, per message that it took.
+With addresses of a DynamoDB and an S3 server (`--stores-config`), once more on those.
+"""
+
+import asyncio
+import os
+import re
+import signal
+import sys
+import tempfile
+import urllib.request
+from collections.abc import Mapping
+from pathlib import Path
+from typing import NamedTuple
+
+from lfmesh.client import meshfile
+from lfmesh.client.meshfile import MeshFile
+from lfmesh.messages import LookupRequest, ServiceRecord, View, decode_reply, encode
+from lfmesh.transport import Requester, Transport
+from lfmesh.types import Role
+from loadgen.bench.table import Row
+
+RATE = 5000
+PRODUCTS = 20
+_START_S = 30.0
+_WARM_S = 3.0
+
+_sample = re.compile(r"^lfmesh_snapshotter_(\w+)(?:\{[^}]*\})? ([0-9.e+-]+)$", re.MULTILINE)
+
+
+class Cost(NamedTuple):
+    """Of one run: CPU µs per message, share of one core, messages a second, and tick to stored (ms)."""
+
+    cpu_us: float
+    core: float
+    messages_per_s: float
+    p50_ms: float
+    p99_ms: float
+    rss_mb: float
+
+
+def _figures(record: ServiceRecord) -> dict[str, float]:
+    with urllib.request.urlopen(f"{record.http.rstrip('/')}/metrics", timeout=5) as answer:  # noqa: S310 - our own address
+        return {name: float(value) for name, value in _sample.findall(answer.read().decode())}
+
+
+def _cpu_s(pid: int) -> float:
+    user, system = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[11:13]
+    return (int(user) + int(system)) / os.sysconf("SC_CLK_TCK")
+
+
+def _rss_mb(pid: int) -> float:
+    return int(Path(f"/proc/{pid}/statm").read_text().split()[1]) * os.sysconf("SC_PAGE_SIZE") / 1e6
+
+
+async def _snapshotter(mesh: MeshFile) -> ServiceRecord | None:
+    with Transport() as transport:
+        header, *_ = await Requester(transport, mesh.registry_endpoints[0]).request(encode(LookupRequest()), 5.0)
+    view = decode_reply(header)
+    assert isinstance(view, View)
+    return next((record for record in view.services if record.role is Role.SNAPSHOTTER and record.http), None)
+
+
+async def _once(seconds: float, env: Mapping[str, str]) -> Cost:
+    with tempfile.TemporaryDirectory(prefix="lfmesh-bench-") as folder:
+        process = await asyncio.create_subprocess_exec(
+            sys.executable, "-m", "lfmesh.cli", "up", "--gateway-port", "0", "--data-dir", folder,
+            "--rate", str(RATE), "--products", str(PRODUCTS), "--shards", "1",
+            stdout=asyncio.subprocess.DEVNULL, stderr=asyncio.subprocess.DEVNULL, env={**os.environ, **env},
+        )  # fmt: skip
+        try:
+            async with asyncio.timeout(_START_S):
+                record = None
+                while record is None:
+                    mesh = meshfile.read(Path(folder))
+                    record = await _snapshotter(mesh) if mesh is not None else None
+                    await asyncio.sleep(0.05)
+            await asyncio.sleep(_WARM_S)
+            before, cpu = _figures(record), _cpu_s(record.pid)
+            await asyncio.sleep(seconds)
+            after, spent = _figures(record), _cpu_s(record.pid) - cpu
+            rss = _rss_mb(record.pid)
+        finally:
+            process.send_signal(signal.SIGINT)
+            await process.wait()
+    taken = after["messages_received_total"] - before["messages_received_total"]
+    return Cost(
+        spent / taken * 1e6, spent / seconds, taken / seconds,
+        after["store_latency_p50_ms"], after["store_latency_p99_ms"], rss,
+    )  # fmt: skip
+
+
+def run(seconds: float = 10.0, stores: Mapping[str, str] | None = None) -> list[Row]:
+    """With the archive against without it; `stores` are variables that lead to other stores."""
+    without = asyncio.run(_once(seconds, {"LFMESH_ARCHIVE__ENABLED": "false"}))
+    rows = _rows("embedded", asyncio.run(_once(seconds, {})), without)
+    if stores:
+        rows += _rows("DynamoDB and S3", asyncio.run(_once(seconds, stores)), without)
+    return rows
+
+
+def _rows(what: str, cost: Cost, without: Cost) -> list[Row]:
+    return [
+        Row(
+            f"snapshotter at {RATE} venue messages/s, {what}: CPU a message taken",
+            f"{cost.cpu_us:.1f} µs",
+            f"{cost.cpu_us / without.cpu_us:.2f}",
+            f"no archive, {without.cpu_us:.1f} µs",
+        ),
+        Row(
+            "  of one core",
+            f"{cost.core:.1%}",
+            f"{cost.core / without.core:.2f}",
+            f"no archive, {without.core:.1%}; {cost.messages_per_s:,.0f} messages/s, {cost.rss_mb:.0f} MB",
+            "< 50 %, < 512 MB",
+        ),
+        Row(f"tick to stored, {what}: p50 / p99", f"{cost.p50_ms:.0f} / {cost.p99_ms:.0f} ms", budget="p50 ≤ 250 ms"),
+    ]
