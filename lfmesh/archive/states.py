@@ -27,6 +27,7 @@ class StatesWriter:
         self._compress = zstandard.ZstdCompressor(level=level).compressobj()
         self._chunks: list[bytes] = []
         self._ts = 0
+        self._published = 0
         self._term = 0
         self._streams = 0
 
@@ -40,15 +41,27 @@ class StatesWriter:
         for line in lines:
             self._chunks.append(self._compress.compress(_encode(line) + b"\n"))
             self._ts = max(self._ts, line.time)
+            self._published = max(self._published, line.ts)
             self._term = max(self._term, line.term)
             self._streams += 1
 
     def finish(self) -> tuple[SnapshotName, bytes]:
-        """Name and bytes of the object; nothing can be added any more."""
+        """Name and bytes of the object; nothing can be added any more.
+
+        Where no stream has a time of the venue yet, the object's is when the newest state was published.
+        """
         self._chunks.append(self._compress.flush())
         body = b"".join(self._chunks)
         self._chunks = []
-        name = SnapshotName(self._venue, self._shards, self._shard, self._ts, self._term, self._streams, checksum(body))
+        name = SnapshotName(
+            self._venue,
+            self._shards,
+            self._shard,
+            self._ts or self._published,
+            self._term,
+            self._streams,
+            checksum(body),
+        )
         return name, body
 
 

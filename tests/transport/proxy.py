@@ -16,7 +16,7 @@ class Proxy:
         host, _, port = target.removeprefix("tcp://").rpartition(":")
         self._target = (host, int(port))
         self._server: asyncio.Server | None = None
-        self._pumps: set[asyncio.Task[None]] = set()
+        self._serving: set[asyncio.Task[None]] = set()
         self.endpoint = ""
         self.swallowing: set[Direction] = set()
         self.accepted = 0
@@ -36,20 +36,28 @@ class Proxy:
     async def close(self) -> None:
         assert self._server is not None
         self._server.close()
-        for pump in self._pumps:
-            pump.cancel()
-        await asyncio.gather(*self._pumps, return_exceptions=True)
+        serving = list(self._serving)
+        for task in serving:
+            task.cancel()
+        await asyncio.gather(*serving, return_exceptions=True)
 
     async def _serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         self.accepted += 1
-        there_reader, there_writer = await asyncio.open_connection(*self._target)
-        out = asyncio.ensure_future(self._pump(reader, there_writer, "to_server"))
-        back = asyncio.ensure_future(self._pump(there_reader, writer, "to_client"))
-        self._pumps |= {out, back}
-        await asyncio.wait((out, back))
-        self._pumps -= {out, back}
-        for one in (writer, there_writer):
-            one.close()
+        task = asyncio.current_task()
+        assert task is not None
+        self._serving.add(task)
+        writers = [writer]
+        with suppress(asyncio.CancelledError):  # `close`
+            try:
+                there_reader, there_writer = await asyncio.open_connection(*self._target)
+                writers.append(there_writer)
+                await asyncio.gather(
+                    self._pump(reader, there_writer, "to_server"), self._pump(there_reader, writer, "to_client")
+                )
+            finally:
+                self._serving.discard(task)
+                for one in writers:
+                    one.close()
 
     async def _pump(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter, way: Direction) -> None:
         with suppress(ConnectionError):

@@ -134,15 +134,17 @@ def test_over_what_was_lost_for_good_by_the_snapshot_in_its_place(tmp_path: Path
 
 def test_the_state_as_of_a_moment(tmp_path: Path) -> None:
     async def scenario() -> None:
-        async with archived(tmp_path) as (here, _):
+        async with archived(tmp_path) as (here, service):
             started = time.time_ns()
             key = StreamKey("BTC-USD", Channel.BOOK)
             here.normalizer.open(key)
+            here.normalizer.model.clock = time.time_ns  # times of the archive are ns
             states = {}
             for number in range(1, 60):
                 here.normalizer.publish(key, [started + number])  # which is its time, too
                 states[started + number] = here.normalizer.model.streams[key].state(key.channel)
             await here.caught_up(key)
+            await eventually(lambda: service.statistics().state_updates_total == 59)
             for at in (started + 7, started + 59):
                 found = ""
 

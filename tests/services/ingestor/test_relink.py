@@ -33,6 +33,9 @@ def test_a_normalizer_that_hears_nothing_gets_a_new_link() -> None:
                     proxy.heal()
                     assert await ask(requester, RelinkRequest(normalizer.instance)) == (Reply(), [])
                     await eventually(lambda: proxy.accepted > accepted)
+                    # What is pushed before the new link stands is left to replay.
+                    heard = len(normalizer.beacons)
+                    await eventually(lambda: len(normalizer.beacons) > heard + 1)
                     await venue.say(update("BTC-USD", 2))
                     await eventually(lambda: 2 in normalizer.updates())
                     assert running.service.statistics().links_rebuilt_total == 1

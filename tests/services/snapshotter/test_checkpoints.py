@@ -9,7 +9,7 @@ from lfmesh.archive.states import StatesWriter, read_states
 from lfmesh.core.archive import SnapshotName, StateLine, parse_snapshot
 from lfmesh.errors import BadArchive, StoreUnavailable
 from lfmesh.services.snapshotter.checkpoints import Checkpoints
-from lfmesh.types import Channel, InputPosition
+from lfmesh.types import NO_INPUT, Channel, InputPosition
 
 
 def line(seq: int, product: str = "BTC-USD") -> StateLine:
@@ -62,3 +62,11 @@ def test_a_disk_that_refuses_is_told_and_the_last_one_stays(tmp_path: Path) -> N
     (tmp_path / "taken").write_bytes(b"")
     with pytest.raises(StoreUnavailable, match="cannot use"):
         Checkpoints(tmp_path / "taken", "coinbase", 2, 1).write(4, *snapshot(line(1)))
+
+
+def test_where_no_stream_has_a_time_of_the_venue_the_objects_is_that_of_publication() -> None:
+    writer = StatesWriter("coinbase", 2, 1)
+    line = StateLine("BTC-USD", Channel.BOOK, 7, 9, 0, 0, 1_795_461_251_000_000_000, NO_INPUT, msgspec.Raw(b"{}"))
+    writer.add([line])
+    name, _ = writer.finish()
+    assert name.ts == line.ts, "the beginning of time would make it the state as of any moment"
