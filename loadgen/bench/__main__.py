@@ -10,7 +10,7 @@ from pathlib import Path
 
 import click
 
-from loadgen.bench import isolation, normalizer, replay, startup
+from loadgen.bench import isolation, normalizer, replay, snapshotter, startup
 from loadgen.bench.table import show
 
 
@@ -34,7 +34,13 @@ from loadgen.bench.table import show
     type=click.IntRange(0, 10_000_000),
     help="Messages of the archive that is replayed; 0: none.",
 )
-def main(seconds: float, starts: int, spells: int, tape: Path | None, archived: int) -> None:
+@click.option(
+    "--stored",
+    default=10.0,
+    type=click.FloatRange(0, 600),
+    help="Seconds of each mesh whose snapshotter is measured; 0: none.",
+)
+def main(seconds: float, starts: int, spells: int, tape: Path | None, archived: int, stored: float) -> None:
     """Run the benchmarks and print one table."""
     rows = normalizer.run(seconds)
     if tape is not None:
@@ -42,6 +48,8 @@ def main(seconds: float, starts: int, spells: int, tape: Path | None, archived: 
     rows += startup.run(starts)
     if archived:
         rows += replay.run(archived)
+    if stored:
+        rows += snapshotter.run(stored)
     if spells:
         rows += isolation.run(spells)
     sys.stdout.write(f"Python {platform.python_version()}, {os.cpu_count()} cores, {platform.machine()}\n")

@@ -1,7 +1,7 @@
 """What a snapshotter costs at 5,000 venue messages a second, and how soon a tick is stored, in a whole mesh.
 
 The same mesh runs with the archive and without it; CPU time is the snapshotter process's own, per message that it took.
-With addresses of a DynamoDB and an S3 server (`--stores-config`), once more on those.
+Where DynamoDB Local and an S3 server can be had it runs once more on those.
 """
 
 import asyncio
@@ -21,6 +21,8 @@ from lfmesh.messages import LookupRequest, ServiceRecord, View, decode_reply, en
 from lfmesh.transport import Requester, Transport
 from lfmesh.types import Role
 from loadgen.bench.table import Row
+from loadgen.stores import pair as stores
+from loadgen.stores.server import ENVIRONMENT, ServerFailed
 
 RATE = 5000
 PRODUCTS = 20
@@ -92,13 +94,33 @@ async def _once(seconds: float, env: Mapping[str, str]) -> Cost:
     )  # fmt: skip
 
 
-def run(seconds: float = 10.0, stores: Mapping[str, str] | None = None) -> list[Row]:
-    """With the archive against without it; `stores` are variables that lead to other stores."""
+def run(seconds: float = 10.0) -> list[Row]:
+    """With the archive against without it, on files and on servers of our own."""
     without = asyncio.run(_once(seconds, {"LFMESH_ARCHIVE__ENABLED": "false"}))
-    rows = _rows("embedded", asyncio.run(_once(seconds, {})), without)
-    if stores:
-        rows += _rows("DynamoDB and S3", asyncio.run(_once(seconds, stores)), without)
+    rows = _rows("files", asyncio.run(_once(seconds, {})), without)
+    with tempfile.TemporaryDirectory(prefix="lfmesh-bench-") as folder:
+        try:
+            servers = stores.up(Path(folder), memory=True)
+        except ServerFailed as error:
+            return [*rows, Row("the same on DynamoDB and S3", "not run", against=str(error))]
+        try:
+            rows += _rows("DynamoDB and S3", asyncio.run(_once(seconds, _variables(servers))), without)
+        finally:
+            stores.down(Path(folder))
     return rows
+
+
+def _variables(servers: stores.Pair) -> dict[str, str]:
+    """What leads a mesh to these servers."""
+    keys = {
+        "state": "dynamodb",
+        "dynamodb_endpoint": servers.dynamodb.url,
+        "objects": "s3",
+        "s3_endpoint": servers.s3.url,
+        "path_style": "true",
+        "create": "true",
+    }
+    return ENVIRONMENT | {f"LFMESH_STORE__{key.upper()}": value for key, value in keys.items()}
 
 
 def _rows(what: str, cost: Cost, without: Cost) -> list[Row]:
