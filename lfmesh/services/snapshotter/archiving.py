@@ -27,6 +27,7 @@ from lfmesh.services.snapshotter.journaling import Journaling
 from lfmesh.services.snapshotter.lookups import Lookups
 from lfmesh.services.snapshotter.primary import Pair
 from lfmesh.services.snapshotter.restore import Restoration, Restored
+from lfmesh.services.snapshotter.retaining import Retaining
 from lfmesh.services.snapshotter.tape import Tape
 from lfmesh.services.snapshotter.upkeep import Upkeep
 from lfmesh.services.snapshotter.workers import Workers
@@ -49,7 +50,7 @@ class Archiving:
 
     def __init__(
         self, config: Config, context: Context, intake: Intake, pair: Pair, instance: str, shard: int,
-        open_objects: OpenObjects,
+        open_objects: OpenObjects, retaining: Retaining,
     ) -> None:  # fmt: skip
         self._config = config
         self._context = context
@@ -59,6 +60,7 @@ class Archiving:
         self._instance = instance
         self._shard = shard
         self._open_objects = open_objects
+        self._retaining = retaining
         folder = config.mesh.data_dir
         self._checkpoints = Checkpoints(
             places.checkpoint_folder(folder, instance), config.venue.name, config.mesh.shards, shard
@@ -128,6 +130,7 @@ class Archiving:
         if self._closed:
             return
         self._closed = True
+        self._retaining.close()
         if self._lookups is not None:
             self._lookups.close()
         if self._journaling is not None and self._upkeep is not None:
@@ -151,6 +154,8 @@ class Archiving:
             return
         if self._upkeep is not None:
             self._upkeep.beat(now)
+            if self._objects is not None and not self._upkeep.store_fault:
+                self._retaining.beat(now, self._objects)
         elif not self._opening and not 0 <= now - self._tried_at < _RETRY_NS:
             self._opening = True
             self._context.spawn(self._begin_late())
@@ -188,7 +193,13 @@ class Archiving:
         """Those of `SnapshotterStatistics` that are the archive's."""
         if self._journaling is None or self._upkeep is None:
             return {"primary": self._pair.primary(now), "object_store_up": False}
-        return self._journaling.figures(now) | self._upkeep.figures(now)
+        deleted = self._retaining.deleted
+        return {
+            **self._journaling.figures(now),
+            **self._upkeep.figures(now),
+            "retention_deleted_objects_total": deleted.objects,
+            "retention_deleted_bytes_total": deleted.bytes,
+        }
 
     # Inside -----------------------------------------------------------------------------------------------------
 

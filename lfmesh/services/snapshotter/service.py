@@ -31,6 +31,7 @@ from lfmesh.services.snapshotter.intake import Intake
 from lfmesh.services.snapshotter.keeper import StateKeeper
 from lfmesh.services.snapshotter.primary import Pair
 from lfmesh.services.snapshotter.restore import Restoration
+from lfmesh.services.snapshotter.retaining import Retaining
 from lfmesh.services.snapshotter.statistics import SnapshotterStatistics
 from lfmesh.services.trouble import log_bad_input, log_gaps, name_of
 from lfmesh.store.opening import open_objects, open_state, shared_objects, shared_state
@@ -75,10 +76,11 @@ class SnapshotterService:
         self._shares_states = shared_state(config) and not config.registry.static_peers
         self._state_pair = Pair(shard, self.instance, now)
         self._archiving: Archiving | None = None
+        self._retaining = Retaining(config, context, shard, self.instance, None if shared_objects(config) else here)
         if config.archive.enabled:
             self._archiving = Archiving(
                 config, context, self._intake, self._pair, self.instance, shard,
-                open_archive or partial(open_objects, config),
+                open_archive or partial(open_objects, config), self._retaining,
             )  # fmt: skip
         self._keeper: StateKeeper | None = None
         self._restoration: Restoration | None = None
@@ -124,6 +126,7 @@ class SnapshotterService:
         now = self._context.clock()
         self._pair.see(peers, now)
         self._state_pair.see(peers, now)
+        self._retaining.see(peers)
         if self._transport is None:
             return
         attached, faults = self._links.update(peers)

@@ -80,6 +80,10 @@ class SnapshotterStatistics(msgspec.Struct, frozen=True):
     uploads_total: Annotated[int | None, _figure("Objects uploaded")] = None
     upload_bytes_total: Annotated[int | None, _figure("Bytes uploaded")] = None
     upload_errors_total: Annotated[int | None, _figure("Failed attempts to reach the object store")] = None
+    retention_deleted_objects_total: Annotated[
+        int | None, _figure("Objects deleted as too old or too much, as archive.retention_ says")
+    ] = None
+    retention_deleted_bytes_total: Annotated[int | None, _figure("Bytes of them")] = None
     last_upload_age_s: Annotated[float | None, _figure("Time since the last upload")] = None
 
 

@@ -12,7 +12,7 @@ def test_each_row_is_a_ratio_to_the_same_mesh_without_an_archive() -> None:
 
 
 def test_the_servers_are_named_to_the_mesh_by_variables() -> None:
-    process = Process(1, 0)
+    process = Process(1, "0")
     pair = Pair(Running("d", "http://127.0.0.1:1", process, []), Running("s", "http://127.0.0.1:2", process, []))
     variables = _variables(pair)
     assert variables["LFMESH_STORE__DYNAMODB_ENDPOINT"] == "http://127.0.0.1:1"
