@@ -272,6 +272,24 @@ class StoreSection(Section):
     attempts: Annotated[int, Field(ge=1, le=10)] = 3
     """So often one request is tried before the store counts as down."""
 
+    @model_validator(mode="after")
+    def _only_local_stores_are_made(self) -> "StoreSection":
+        if self.create:
+            remote = [
+                key
+                for key, used in (
+                    ("dynamodb_endpoint", self.state == "dynamodb"),
+                    ("s3_endpoint", self.objects == "s3"),
+                )
+                if used and not getattr(self, key)
+            ]
+            if remote:
+                raise ValueError(
+                    f"create is for local stores, and without {' and '.join(remote)} the store is AWS: make it with"
+                    " `lfmesh store init` and leave create out"
+                )
+        return self
+
 
 class ArchiveSection(Section):
     """The archive: every published message (tape) and full states (snapshots), by the snapshotters."""
@@ -296,6 +314,8 @@ class ArchiveSection(Section):
     """What waits on local disk for an object store that is down; past it the oldest tape is dropped, and counted."""
     compression_level: Annotated[int, Field(ge=1, le=19)] = 3
     """Of zstd."""
+    drain_s: Annotated[float, Field(ge=0, le=300)] = 2.0
+    """At shutdown cutting and uploading may take this long; what is left then is done at the next start."""
     retention_age_s: Annotated[float, Field(ge=0)] = 0.0
     """Archived objects are deleted so long after they were written; 0: kept."""
     retention_bytes: Annotated[int, Field(ge=0)] = 0

@@ -14,7 +14,8 @@
     ├── VenueUnavailable     the venue gave no usable answer; carries the reason under which it is counted
     ├── VenueLimited         the venue wants fewer requests; carries for how long, where it says so
     ├── StoreUnavailable     a store cannot be read or written
-    │   └── StoreMisconfigured   and asking again is of no use: credentials, names, permissions
+    │   ├── StoreMisconfigured   and asking again is of no use: credentials, names, permissions
+    │   └── StatesLeft           some states could not be written, and all others were
     ├── ObjectMissing        the object store has no object of this key
     └── BadArchive           an object or journal that does not hold what its name promises
 
@@ -96,6 +97,15 @@ class StoreUnavailable(LfmeshError):
 
 class StoreMisconfigured(StoreUnavailable):
     """A store that will not work until somebody mends its configuration: credentials, a missing table or bucket."""
+
+
+class StatesLeft(StoreUnavailable):
+    """Some states could not be written, and all others were: `streams` are those that are left, `written` counts."""
+
+    def __init__(self, message: str, streams: frozenset[tuple[str, str]], written: int) -> None:
+        super().__init__(message)
+        self.streams = streams
+        self.written = written
 
 
 class ObjectMissing(LfmeshError):

@@ -198,7 +198,7 @@ class StateStore(Protocol):
     def write(self, states: Sequence[StoredState]) -> int:
         """Write a batch, in one transaction where the store has such; older ones are ignored.
 
-        Returns how many were newer and so written; StoreUnavailable.
+        Returns how many were newer and so written; StoreUnavailable, or StatesLeft where some of them have to wait.
         """
 
     def close(self) -> None:

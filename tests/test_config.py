@@ -39,6 +39,7 @@ def test_a_file_overrides_the_defaults_and_the_environment_the_file(
         ("[venue]\nws_url = 'ws://x:99999'\n", "venue.ws_url: .*Port out of range.*ws://x:99999"),
         ("[venue]\nws_url = 'ws://:80'\n", "venue.ws_url: .*needs a host"),
         ("[venue]\nrest_url = 'https://a..b'\n", "venue.rest_url"),
+        ("[store]\nstate = 'dynamodb'\ncreate = true\n", "create is for local stores, and without dynamodb_endpoint"),
         ("[gateway\n", "is not TOML"),
     ],
 )

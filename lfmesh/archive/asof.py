@@ -6,7 +6,7 @@ from contextlib import contextmanager
 from typing import Any, NamedTuple
 
 from lfmesh.archive.batches import Batch
-from lfmesh.archive.merge import Piece, Span, epochs_in_order
+from lfmesh.archive.merge import NOWHERE, Piece, Span, epochs_in_order
 from lfmesh.core import encode
 from lfmesh.core.archive import StreamClock, event_time
 from lfmesh.core.contents import content_of
@@ -14,16 +14,28 @@ from lfmesh.errors import BadArchive, BadMeshFrame
 from lfmesh.types import Position, StreamKey
 
 
+class Lack(NamedTuple):
+    """Why a state may not be that of the moment: what came after `after` (ns, the stream's time) is not archived.
+
+    `hole`: later messages are, and do not follow on. Else nothing later of the stream is: it may have been quiet.
+    """
+
+    after: int
+    hole: bool
+
+
 class StateAt(NamedTuple):
     """State of a stream as of a moment: at `position`, whose message has the stream's `time` (ns).
 
     `parts` are JSON texts of the `state`, each an object of its own, as in `lfmesh.core.contents.Content.parts`.
+    `lack` is None where the archive shows that nothing came between `time` and the moment.
     """
 
     stream: StreamKey
     position: Position
     time: int
     parts: list[bytes]
+    lack: Lack | None = None
 
     def messages(self) -> list[bytes]:
         """The snapshot as clients receive it, one message a part; `ts_snapshot` is `time`, the reason `subscribe`."""
@@ -61,6 +73,40 @@ def later_epochs[S](spans: Iterable[Span[S]], base: StateAt | None) -> list[tupl
             return ordered[number:]
     begun = base.time, base.position.epoch
     return [(epoch, found) for epoch, found in ordered if (min(span.first_ts for span in found), epoch) > begun]
+
+
+def follows_on[S](spans: Iterable[Span[S]], state: StateAt) -> bool | None:
+    """Whether what is archived next continues the stream behind a state, with nothing missing between, as far as can be
+    shown; None where nothing later is archived. `spans` are those from the state on."""
+    known = list(spans)
+    epoch, seq = state.position
+    own = [span for span in known if span.epoch == epoch]
+    later = [span for span in own if span.last_seq > seq]
+    if later:
+        return any(span.first_seq <= seq + 1 for span in later)
+    following = [found for number, found in later_epochs(known, state) if number != epoch]
+    if not following:
+        return None
+    openings = [span for span in following[0] if span.first_seq == 0]
+    before = {span.previous for span in openings} - {NOWHERE}
+    if openings and not before:  # nobody can know: it is not held against a tape that reaches to the state
+        return any(span.first_seq <= seq <= span.last_seq for span in own)
+    return any(
+        position <= state.position
+        if position.epoch == epoch
+        else any(span.epoch == position.epoch and span.last_seq >= position.seq for span in known)
+        for position in before
+    )
+
+
+def stands_in_a_hole[S](spans: Iterable[Span[S]], position: Position, looks: Callable[[Span[S]], bool]) -> bool:
+    """Whether a position is that of a snapshot in place of lost messages. Its time is that of what was before them, so
+    it can be the state of a later moment."""
+    epoch, seq = position
+    own = [span for span in spans if span.epoch == epoch]
+    if not seq or any(span.first_seq < seq <= span.last_seq for span in own):
+        return False
+    return any(looks(span) if span.opens is None else span.opens for span in own if span.first_seq == seq)
 
 
 class Builder:

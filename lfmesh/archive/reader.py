@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Self
 
 from lfmesh.archive import asof
-from lfmesh.archive.asof import StateAt
+from lfmesh.archive.asof import Lack, StateAt
 from lfmesh.archive.batches import Batch, begins_with_snapshot, read_segment
 from lfmesh.archive.listing import Listing
 from lfmesh.archive.merge import Piece, Span, plan, span_of
@@ -22,7 +22,7 @@ from lfmesh.archive.places import SPOOL
 from lfmesh.archive.segments import Line
 from lfmesh.archive.states import read_states
 from lfmesh.archive.uncut import Run, Uncut, read_run
-from lfmesh.core.archive import SegmentName, StreamClock, event_time
+from lfmesh.core.archive import SegmentName, SnapshotName, StreamClock, event_time
 from lfmesh.errors import BadArchive, ObjectMissing
 from lfmesh.ports import ObjectStore
 from lfmesh.types import CHANNELS, Channel, Position, StreamKey
@@ -30,11 +30,14 @@ from lfmesh.types import CHANNELS, Channel, Position, StreamKey
 LIST_BYTES = 1024 * 1024
 """`Archive.after` gives about so much at a time."""
 _CLOCKS_APART_NS = 60_000_000_000
+_DAY_NS = 86_400_000_000_000
+_NEVER = (1 << 63) - 1
 _ATTEMPTS = 5
 """So often what was listed may be gone when it is to be read, with nothing read in between."""
 
 type Source = SegmentName | Run
 type Tape = Iterator[tuple[Piece[Source], Batch]]
+type Kept = tuple[SnapshotName, StateAt]
 
 
 def _no_rest() -> None:
@@ -157,7 +160,8 @@ class Archive:
     def state_at(self, stream: StreamKey, at: int) -> StateAt | None:
         """State as of a moment (ns, the venue's time): everything of time <= `at` is in it. None where none is known.
 
-        From the shard's newest snapshot before it, or the epoch's opening, and the tape from there on.
+        From the shard's newest snapshot before it, or the epoch's opening, and the tape from there on. Where these do
+        not show that nothing came between the state and the moment, its `lack` says so.
         """
         for _ in range(_ATTEMPTS):
             try:
@@ -169,32 +173,62 @@ class Archive:
     # Inside -----------------------------------------------------------------------------------------------------
 
     def _state_at(self, stream: StreamKey, at: int) -> StateAt | None:
-        base = self._kept(stream, at)
+        kept = self._kept(stream, at)
+        base = None if kept is None else kept[1]
         # Not only from the base's time on: another snapshotter's clock may be a little behind.
         start_ts = None if base is None else max(0, base.time - _CLOCKS_APART_NS)
         spans = self._spans(stream, start_ts, at)
         opening = asof.newest_opening(spans, self._begins_with_snapshot, base)
         if opening is not None:
             listing = partial(self._spans, stream, opening.first_ts, at)
-            return asof.build(stream, None, self._tape(listing, opening.last, opening), at)
-        if base is None:
+            found = asof.build(stream, None, self._tape(listing, opening.last, opening), at)
+        elif base is None:
             return None
+        else:
 
-        def later() -> list[Span[Source]]:
-            return [span for _, found in asof.later_epochs(self._spans(stream, start_ts, at), base) for span in found]
+            def later() -> list[Span[Source]]:
+                found = asof.later_epochs(self._spans(stream, start_ts, at), base)
+                return [span for _, spans in found for span in spans]
 
-        return asof.build(stream, base, self._tape(later, base.position), at)
+            found = asof.build(stream, base, self._tape(later, base.position), at)
+        return None if found is None else found._replace(lack=self._lack(found, at, kept))
 
-    def _kept(self, stream: StreamKey, at: int) -> StateAt | None:
-        """The stream's state in its shard's newest snapshot up to `at`."""
+    def _lack(self, state: StateAt, at: int, kept: Kept | None) -> Lack | None:
+        """What the archive can't show of the time between a state and the moment that it is to be of."""
+        follows, reach = self._follows(state, at), state.time
+        newest = self._kept(state.stream, _NEVER, kept) if follows is None and at > reach else None
+        if newest is not None:
+            name, last = newest
+            if last.position == state.position:  # a quiet stream
+                reach = max(reach, name.ts)
+            elif (last.time, last.position) > (state.time, state.position):
+                follows = self._follows(state, at) or False  # its tape has come meanwhile, or is missing
+        if follows is None:
+            return Lack(reach, hole=False) if at > reach else None
+        return None if follows else Lack(state.time, hole=True)
+
+    def _follows(self, state: StateAt, at: int) -> bool | None:
+        """Whether the tape goes on where a state is, which then holds until there; None where there is no more tape."""
+        start_ts = max(0, state.time - _CLOCKS_APART_NS)
+        for end_ts in (at + _DAY_NS, None):  # what follows is rarely far away
+            spans = self._spans(state.stream, start_ts, end_ts)
+            follows = asof.follows_on(spans, state)
+            if follows is not None:
+                return follows and not asof.stands_in_a_hole(spans, state.position, self._begins_with_snapshot)
+        return None
+
+    def _kept(self, stream: StreamKey, at: int, known: Kept | None = None) -> Kept | None:
+        """The stream's state in its shard's newest snapshot up to `at`; `known` is one that has been read."""
         for name in self._listing.snapshots(stream.product, at):
+            if known is not None and name == known[0]:
+                return known
             try:
                 body = self._listing.body(name)
             except ObjectMissing as error:
                 raise _Gone(str(error)) from error
             for line in read_states(name, body):
                 if (line.product, line.channel) == stream:
-                    return StateAt(stream, Position(line.epoch, line.seq), line.time, [bytes(line.state)])
+                    return name, StateAt(stream, Position(line.epoch, line.seq), line.time, [bytes(line.state)])
         return None
 
     def _spans(self, stream: StreamKey, start_ts: int | None, end_ts: int | None) -> list[Span[Source]]:

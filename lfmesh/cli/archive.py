@@ -32,6 +32,9 @@ def open_archive(config: "Config", *, quiet: bool = False) -> "Archive":
     return Archive(open_objects(config), config.venue.name, local)
 
 
+_SHOWN_VENUES = 10
+
+
 def no_product(archive: "Archive", config: "Config", product: str) -> LfmeshError:
     """Why a product has no history, in one line: what there is instead."""
     known = archive.products()
@@ -39,12 +42,31 @@ def no_product(archive: "Archive", config: "Config", product: str) -> LfmeshErro
         where = (
             f"the folder {archive_dir(config)}" if config.store.objects == "folder" else f"bucket {config.store.bucket}"
         )
+        others = _other_venues(config)
+        if others:
+            return LfmeshError(
+                f"the archive in {where} has nothing of the venue {config.venue.name}, but of {', '.join(others)}:"
+                f" LFMESH_VENUE__NAME={others[-1]} names one"
+            )
         return LfmeshError(
             f"the archive of {config.venue.name} in {where} is empty: a mesh fills it while it runs; --data-dir or "
             "--config names another"
         )
     shown = ", ".join(known[:20]) + (f" and {len(known) - 20} more" if len(known) > 20 else "")
     return LfmeshError(f"the archive has no {product}; it has {shown}")
+
+
+def _other_venues(config: "Config") -> list[str]:
+    """Other venues of which there is tape, in order; simulated sessions on shared stores have names of their own."""
+    from lfmesh.core.archive import TAPE
+    from lfmesh.store.opening import open_objects
+
+    objects = open_objects(config)
+    try:
+        found = [folder.removeprefix(f"{TAPE}venue=").rstrip("/") for folder in objects.folders(TAPE)]
+    finally:
+        objects.close()
+    return [name for name in found if name != config.venue.name][-_SHOWN_VENUES:]
 
 
 def archive_dir(config: "Config") -> "Path":

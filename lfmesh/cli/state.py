@@ -34,13 +34,15 @@ def state(
 
     The moment is the venue's time. Everything up to it, and nothing later, is in the state; `epoch` and `seq` say where
     that is in the stream, `ts_snapshot` when its newest message was. Prices and sizes have the venue's digits. On a
-    terminal the JSON is laid out for reading; into a pipe or file it is one line.
+    terminal the JSON is laid out for reading; into a pipe or file it is one line. Where messages before the moment may
+    be missing in the archive, a warning on stderr says so.
 
     \b
       lfmesh state BTC-USD --channel book --at 2021-04-17T16:43:50Z
       lfmesh state BTC-USD --at 1618677830123456789 | jq .state.best_bid.px
     """
     from lfmesh.cli.archive import no_product, open_archive
+    from lfmesh.core.times import format_time
     from lfmesh.types import Channel, StreamKey
 
     (wanted, *others) = parse_products(product)
@@ -56,6 +58,11 @@ def state(
             raise _unknown(archive, stream, at)
     text = found.data().decode()
     click.echo(_laid_out(text) if sys.stdout.isatty() and not as_json else text)
+    if at is not None and found.lack is not None:
+        reached = format_time(found.lack.after)
+        reach = f"a hole in the archive begins at {reached}" if found.lack.hole else f"the archive reaches to {reached}"
+        what = f"what came between {reached} and {format_time(at)} is not in it"
+        click.echo(f"warning: {reach}: {what}", err=True)
     return 0
 
 

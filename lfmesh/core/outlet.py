@@ -28,6 +28,7 @@ from lfmesh.types import (
 
 MAX_RUN_MESSAGES = 256
 MAX_RUN_BYTES = 256 * 1024
+_DAY_NS = 86_400_000_000_000
 
 # Plain integers: arithmetic on an IntFlag costs more than the rest of a frame's path.
 _INCREMENTS, _SNAPSHOT, _STATUS = int(Flags.INCREMENTS), int(Flags.SNAPSHOT), int(Flags.STATUS)
@@ -56,10 +57,15 @@ class Turn:
     `touched` are the outlets that hold runs, in order of their first one.
     """
 
-    __slots__ = ("_reached", "_ts_ingest", "incarnation", "ingestor", "number", "stamped", "touched", "ts_publish")
+    __slots__ = (
+        "_reached", "_ts_ingest", "incarnation", "ingestor", "newest_event", "number", "stamped", "touched",
+        "ts_publish",
+    )  # fmt: skip
 
     def __init__(self) -> None:
         self.ts_publish = 0
+        self.newest_event = 0
+        """The newest time that the venue has told of anything that was published."""
         self.ingestor, self.incarnation, self.number = NO_INPUT
         self._ts_ingest = 0
         self.stamped = ""
@@ -70,6 +76,12 @@ class Turn:
     def ts_ingest(self) -> int:
         """When the record at hand was received from the venue."""
         return self._ts_ingest
+
+    @property
+    def stand_in(self) -> int:
+        """What stands for a time that the venue has not told: when the record at hand was received; 0 where that is of
+        no use, since the venue's time is another day's (a recorded session) or not known yet."""
+        return self._ts_ingest if abs(self._ts_ingest - self.newest_event) < _DAY_NS else 0
 
     def begin(self, ts_publish: int) -> None:
         """A turn begins; `ts_publish` is the time of everything that it brings."""
@@ -212,7 +224,7 @@ class Outlet:
         missing: tuple[int, int] | None = None,
         ingestor: int | None = None,
     ) -> None:
-        """Begin a new epoch with a snapshot (its `states` one a part) at (epoch, 0).
+        """Begin a new epoch with a snapshot (its `states` one a part) at (epoch, 0); `ts_event` is 0 if it has none.
 
         `ingestor` says whose records brought the state, where that is not the record at hand's.
         """
@@ -228,11 +240,13 @@ class Outlet:
         self._epoch, self._seq = epoch, 0
         self._prefix = encode.increment_prefix(self._kind, stream.product, stream.channel, epoch)
         self._ingestor, self._incarnation, self._number = turn.input if ingestor is None else turn.reached(ingestor)
-        self._add(Run(_SNAPSHOT, epoch, 0, before, ts_event, self.input, messages))
+        self._add(Run(_SNAPSHOT, epoch, 0, before, ts_event or turn.stand_in, self.input, messages))
 
     def increment(self, ts_event: int, continuity: Continuity, fields: str) -> None:
         """Mint the next position for these fields."""
         turn = self._turn
+        if ts_event > turn.newest_event:
+            turn.newest_event = ts_event
         seq = self._seq = self._seq + 1
         message = encode.stamped_increment(self._prefix, seq, ts_event, turn.stamped, continuity, fields)
         run = self._run

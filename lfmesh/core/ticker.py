@@ -195,14 +195,16 @@ class Ticker:
     def _tick(self, ts_event: int, continuity: Continuity) -> None:
         """Publish the ticker; its first epoch opens as soon as anything of it is known.
 
-        Where the venue gave no time (book snapshots, tickers of products not traded yet) the time of receipt stands in.
+        Where the venue gave no time (book snapshots, tickers of products not traded yet) the time of receipt stands in,
+        and in a recorded session, which is another day's, the newest time known.
         """
         if self._quiet:
             return
-        ts_event = ts_event or self._turn.ts_ingest
         fields = encode.ticker_fields(self._last_text, self._bid_text, self._ask_text)
         if self._begun:
-            self._outlet.increment(ts_event, continuity, fields)
+            turn = self._turn
+            time = ts_event or turn.stand_in or turn.newest_event or turn.ts_ingest
+            self._outlet.increment(time, continuity, fields)
         elif self._last is not None or self._bid is not None or self._ask is not None:
             self._outlet.open("epoch", [fields], ts_event)
             self._begun = True

@@ -324,7 +324,7 @@ class TradeStream:
         self.next_id = gap.last + 1
         if (after := self._hold.get(self.next_id)) is not None:
             self._anchor = after.trade
-        self._outlet.open("gap", [self._tape.state()], self._turn.ts_ingest, (gap.first, gap.last))
+        self._outlet.open("gap", [self._tape.state()], 0, (gap.first, gap.last))
         self._release("unverified")
 
     # Ids that can't be ------------------------------------------------------------------------------------------
@@ -343,7 +343,7 @@ class TradeStream:
             self._tape.skip_to(newest)
             self.next_id = newest + 1
             self._note(TradeDiscarded(self._product, anchor.trade_id, UNKNOWN_TO_VENUE))
-            self._outlet.open("epoch", [self._tape.state()], self._turn.ts_ingest)
+            self._outlet.open("epoch", [self._tape.state()], 0)
 
     def _doubt(self, newest: int) -> None:
         """REST has shown its newest trade: what we were told long before, and it does not know, does not exist."""

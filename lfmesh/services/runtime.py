@@ -63,7 +63,8 @@ def run_service(
     """
     log = _logger(config, role, shard)
     logs.capture_standard_logging(log, config.log)
-    bound_s = stop_timeout_s + (config.gateway.drain_s if role is Role.GATEWAY else 0.0)
+    drains_s = {Role.GATEWAY: config.gateway.drain_s, Role.SNAPSHOTTER: config.archive.drain_s}
+    bound_s = stop_timeout_s + drains_s.get(role, 0.0)
     last_resort = threading.Timer(bound_s + _LAST_RESORT_S, _give_up, (log,))
     last_resort.daemon = True
 

@@ -9,6 +9,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from lfmesh.archive.asof import Lack
 from lfmesh.archive.places import journal_folders, spool_folders
 from lfmesh.archive.reader import Archive
 from lfmesh.archive.segments import NEW, Mark
@@ -82,7 +83,10 @@ def test_the_state_at_a_moment_is_that_of_the_messages_up_to_it(
         archive = build(Path(folder), market, places, snapshots)
         first = market.records[0].time
         moments = {record.time + shift for record in market.records[::3] for shift in (-1, 0)}
-        moments |= {first - 1, first, market.records[-1].time, *(first + offset * MS for offset in offsets)}
+        last = market.records[-1]
+        moments |= {first - 1, first, last.time, *(first + offset * MS for offset in offsets)}
+        opened = [entry.header for entry in market.entries if entry.header.flags]
+        healed = {Position(header.epoch, header.first_seq) for header in opened if header.first_seq}
         for at in sorted(moments):
             state, expected = archive.state_at(market.stream, at), market.state_at(at)
             if expected is None:
@@ -93,6 +97,86 @@ def test_the_state_at_a_moment_is_that_of_the_messages_up_to_it(
             data = json.loads(state.data(), parse_float=str, parse_int=str)
             assert data["state"] == market.text_of(expected)
             assert (data["epoch"], data["seq"]) == tuple(map(str, state.position))
+            if state.position in healed and state.position != last.position:
+                assert state.lack == Lack(state.time, hole=True), "what it stands for can be later than its time"
+            else:
+                assert state.lack == (None if at <= last.time else Lack(last.time, hole=False))
+
+
+SECOND = 1000 * MS
+
+
+def a_minute(shelf: Shelf, kept_: list[tuple[int, int]], *, epoch_at: int = 0) -> tuple[Market, int]:
+    """A stream with a message a second, of which these entries are in the store; and when it began."""
+    market = Market(Channel.BOOK)
+    steps = [Step("inc", 1000, 2 * number) for number in range(60)]
+    if epoch_at:
+        steps.insert(epoch_at, Step("epoch", 0, 0))
+    market.play(steps)
+    known = marks(market)
+    for first, end in kept_:
+        upload(shelf, market.stream, market.entries[first:end], known[first])
+    return market, market.records[0].time
+
+
+def test_where_the_tape_does_not_reach_a_later_snapshot_is_not_passed_off_as_the_state() -> None:
+    shelf = Shelf()
+    market, start = a_minute(shelf, [(0, 6)])
+    snapshot(shelf, [market.state_line(10)])
+    archive = Archive(shelf, VENUE)
+
+    def at(seconds: int) -> tuple[int, Lack | None]:
+        state = archive.state_at(market.stream, start + seconds * SECOND)
+        assert state is not None
+        return state.position.seq, state.lack
+
+    reaches = Lack(start + 10 * SECOND, hole=False)
+    assert [at(seconds) for seconds in (3, 4)] == [(3, None), (4, None)]
+    assert [at(seconds) for seconds in (6, 9)] == [(5, Lack(start + 5 * SECOND, hole=True))] * 2
+    assert at(10) == (10, None)
+    assert [at(seconds) for seconds in (11, 65, 86_400)] == [(10, reaches)] * 3
+
+
+@pytest.mark.parametrize("epoch_at", [0, 20])
+def test_where_the_tape_goes_on_behind_a_hole_the_state_in_it_is_not_whole(epoch_at: int) -> None:
+    shelf = Shelf()
+    market, start = a_minute(shelf, [(0, 6), (40, 61)], epoch_at=epoch_at)
+    snapshot(shelf, [market.state_line(10)])
+    archive = Archive(shelf, VENUE)
+    for seconds in (10, 11, 30):
+        state = archive.state_at(market.stream, start + seconds * SECOND)
+        assert state is not None
+        assert (state.position, state.lack) == (market.records[10].position, Lack(start + 10 * SECOND, hole=True))
+    upload(shelf, market.stream, market.entries[6:40], marks(market)[6])
+    for seconds in (10, 11, 30, 59):
+        moment = start + seconds * SECOND
+        state, expected = archive.state_at(market.stream, moment), market.state_at(moment)
+        assert state is not None
+        assert expected is not None
+        assert (state.position, state.lack) == (expected.position, None)
+
+
+@pytest.mark.parametrize("lost", [0, 1, 5])
+def test_what_an_epoch_lost_of_its_end_is_a_hole_that_the_next_one_tells_of(lost: int) -> None:
+    shelf = Shelf()
+    market, start = a_minute(shelf, [(0, 21 - lost), (21, 62)], epoch_at=20)
+    state = Archive(shelf, VENUE).state_at(market.stream, start + 19 * SECOND)
+    assert state is not None
+    assert state.lack == (Lack(state.time, hole=True) if lost else None)
+    assert state.position.seq == min(19, 20 - lost)
+
+
+def test_a_quiet_stream_is_whole_as_far_as_snapshots_of_its_shard_tell() -> None:
+    shelf = Shelf()
+    market, start = a_minute(shelf, [(0, 61)])
+    quiet = Market(Channel.TRADES, start=start)
+    quiet.play([Step("inc", 1000, 1)])
+    upload(shelf, quiet.stream, quiet.entries)
+    snapshot(shelf, [market.state_line(50), quiet.state_line(1)])
+    archive = Archive(shelf, VENUE)
+    found = [archive.state_at(quiet.stream, start + seconds * SECOND) for seconds in (1, 30, 50, 51)]
+    lacks = [state.lack for state in found if state is not None]
+    assert lacks == [None, None, None, Lack(start + 50 * SECOND, hole=False)]
 
 
 @settings(max_examples=40, deadline=None)

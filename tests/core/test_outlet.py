@@ -174,3 +174,19 @@ def test_an_earlier_process_is_gone_on_from() -> None:
     outlet.increment(T0, "unverified", "{}")
     (run,) = outlet.take()
     assert (run.flags, run.epoch, run.first_seq, run.input.number) == (0, 11, 23, 101)
+
+
+def test_where_the_venue_tells_no_time_our_own_stands_in_unless_it_is_another_days() -> None:
+    shared = turn()
+    outlet = Outlet(BOOK, shared)
+    shared.record(1, T0)
+    outlet.open("epoch", ["{}"], 0)
+    assert outlet.take()[0].ts_event == 0, "no time is known: it may be a recorded session"
+    outlet.increment(T0 - 5, "unverified", "{}")
+    shared.record(2, T0 + 9)
+    outlet.open("resync", ["{}"], 0)
+    assert outlet.take()[1].ts_event == T0 + 9
+    years = 10**17
+    shared.record(3, T0 + years)
+    outlet.open("resync", ["{}"], 0)
+    assert outlet.take()[0].ts_event == 0, "the session was recorded years ago"

@@ -84,6 +84,9 @@ def test_clients_notice_nothing_of_an_outage_and_nothing_is_lost(tmp_path: Path,
                     for product, ids in held.items():
                         missing = sorted(set(ids) - set(archived[product]))
                         assert missing == [], f"{product}: {len(missing)} trades are not in the archive"
+                    spool, memory = "lfmesh_snapshotter_spool_bytes", "lfmesh_snapshotter_process_resident_memory_bytes"
+                    assert during[spool] < 64 * 1024 * 1024
+                    assert max(during[memory], after[memory]) < before[memory] + 128 * 1024 * 1024
                     sys.stdout.write(f"\nbefore {before}\nduring {during}\nafter  {after}\n")
 
     run(scenario(), 380)

@@ -20,6 +20,8 @@ MAX_PORT = 65_535
 SIMULATED = "simulated"
 _DRAIN_S = 0.8
 """The most that gateways get, of the 3 s in which all must have ended; the supervisor has patience beyond it."""
+_CUT_S = 1.4
+"""And the most for cutting and uploading the archive's last part; the next start does the rest."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -125,6 +127,7 @@ def with_private_addresses(plan: Plan, sockets: Path) -> Plan:
     common: dict[str, dict[str, object]] = {
         "registry": {"endpoints": registries, "static_peers": ()},
         "gateway": {"drain_s": min(plan.config.gateway.drain_s, _DRAIN_S)},
+        "archive": {"drain_s": min(plan.config.archive.drain_s, _CUT_S)},
         "ops": {"port": 0},
     }
     return replace(plan, config=plan.config.override(common), sockets=sockets)

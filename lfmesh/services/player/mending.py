@@ -46,6 +46,16 @@ class Mending:
         now = self._clock()
         mended = sum([self._stage.mend(state, now) for state in states])
         self.mended += mended
-        self._pause_ns = PAUSE_NS if mended == len(streams) else min(2 * self._pause_ns, MAX_PAUSE_NS)
-        self.at, self._next = None, at + self._pause_ns
+        if mended == len(streams):
+            self._pause_ns = PAUSE_NS
+            self.at, self._next = None, at + self._pause_ns
+        else:
+            self.put_off()
         return mended
+
+    def put_off(self) -> None:
+        """They, or some, can't be had as of this moment."""
+        at = self.at
+        assert at is not None
+        self._pause_ns = min(2 * self._pause_ns, MAX_PAUSE_NS)
+        self.at, self._next = None, at + self._pause_ns

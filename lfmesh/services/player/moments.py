@@ -1,5 +1,6 @@
 """States as of other moments than that of the replay, as a snapshotter tells them from its archive."""
 
+from lfmesh.core.times import format_time
 from lfmesh.errors import LfmeshError
 from lfmesh.messages import SnapshotReply, SnapshotRequest, Unavailable, encode
 from lfmesh.services.player.reel import Reel
@@ -18,5 +19,9 @@ async def tell_moment(reel: Reel, term: int, request: SnapshotRequest, responder
     if not states:
         responder.reply(encode(Unavailable("nothing is known of that moment")))
         return
-    _, position, time, parts = states[0]
-    responder.reply(encode(SnapshotReply(*key, term, *position, time, NO_INPUT)), parts)
+    (found,) = states
+    if found.lack is not None and found.lack.hole:
+        after = format_time(found.lack.after)
+        responder.reply(encode(Unavailable(f"what came between {after} and that moment is missing in this archive")))
+        return
+    responder.reply(encode(SnapshotReply(*key, term, *found.position, found.time, NO_INPUT)), found.parts)

@@ -6,6 +6,9 @@ It speaks as the only normalizer of a mesh with one shard. A turn plays what is 
 with a beacon. It is never more than a few turns ahead of the gateway, and stands while one of the gateway's clients has
 much waiting: at speed `max` that is what paces it.
 
+Where the archive is damaged, or a moment that is sought can't be read, it stands: everybody is told that it is paused,
+and can let it try again or seek another moment.
+
 To seek: what holds at the moment is read while nothing is played; then, in one call, the term is raised, the gateway
 drops what it holds, and the snapshots of that moment follow.
 """
@@ -15,7 +18,7 @@ from typing import Literal
 
 from lfmesh.config import Config, endpoint
 from lfmesh.core.sharding import stable_id
-from lfmesh.errors import StoreUnavailable
+from lfmesh.errors import BadArchive, StoreUnavailable
 from lfmesh.messages import SnapshotRequest
 from lfmesh.ports import Audience, Context, Figures, ReplayState
 from lfmesh.services.player.lead import LEAD_TURNS, Lead, Questions
@@ -75,6 +78,8 @@ class PlayerService:
         self._sought: int | None = None
         self._ended = False
         self._blocked = False
+        self._damaged = False
+        """What comes after that which has been read can't be: not tried again before somebody wants that."""
         self._told: tuple[str, float | None, int] | None = None
         self._seeks = self._held = self._starved = self._errors = 0
 
@@ -178,7 +183,8 @@ class PlayerService:
 
     def resume(self) -> None:
         """See `lfmesh.ports.Replay`. One that waits for its first client waits no longer."""
-        self._paused = self._waiting = False
+        self._paused = self._waiting = self._damaged = False
+        self._wake.set()
         self._changed()
 
     def subscribed(self) -> None:
@@ -267,6 +273,9 @@ class PlayerService:
         if reel.at_end:
             self._end()
             return
+        if reel.peek() is None and self._damaged:
+            self.pause()
+            return
         if reel.peek() is None:
             self._starved += 1
             self._pace.hold(now)
@@ -329,22 +338,52 @@ class PlayerService:
     async def _read(self, reel: Reel) -> None:
         """Read ahead, and what holds at moments that are sought; as long as the player lives."""
         while self._transport is not None:
+            sought = self._sought
             try:
-                if self._sought is not None:
-                    await self._go_to(reel, self._sought)
+                if sought is not None:
+                    await self._go_to(reel, sought)
                 elif self._mending.at is not None:
                     await self._mend(reel)
-                elif reel.wants:
+                elif reel.wants and not self._damaged:
                     await reel.read()
                     self._schedule_after_reading()
                 else:
                     self._wake.clear()
                     await self._wake.wait()
+            except BadArchive as error:
+                self._on_damage(reel, sought, error)
             except StoreUnavailable as error:
                 self._errors += 1
+                if sought is not None and not self._options.loop:  # whose way back to the start nobody would ask again
+                    self._stay(sought, error)
+                    continue
                 self._context.log.warning("the archive can't be read; trying again", error=str(error))
                 await asyncio.sleep(self._options.retry_s)
                 reel.reopen()
+
+    def _on_damage(self, reel: Reel, sought: int | None, error: BadArchive) -> None:
+        """Trying again at once would not help."""
+        self._errors += 1
+        if sought is not None:
+            self._stay(sought, error)
+        elif self._mending.at is not None:
+            self._context.log.error("the archive is damaged; the hole is not mended here", error=str(error))
+            self._mending.put_off()
+            self._schedule(0.0)
+        else:
+            self._context.log.error("the archive is damaged; the replay pauses before that", error=str(error))
+            self._damaged = True
+            reel.reopen()
+            self._schedule_after_reading()
+
+    def _stay(self, sought: int, error: BadArchive | StoreUnavailable) -> None:
+        """A moment that was sought can't be read: stand where it was, unless another one is sought by now."""
+        self._context.log.error(
+            "the archive can't be read at that moment; the replay stays", at=sought, error=str(error)
+        )
+        if self._sought == sought:
+            self._sought, self._paused = None, True
+            self._changed()
 
     def _schedule_after_reading(self) -> None:
         if self._timer is None and not self._blocked and self._phase == "playing":
@@ -364,7 +403,7 @@ class PlayerService:
             return
         reel.open(states, holds_at)
         self._seeks += 1
-        self._sought, self._ended, self._blocked = None, False, False
+        self._sought, self._ended, self._blocked, self._damaged = None, False, False, False
         self._lead.begin_anew()
         self._mending.begin_anew()
         now = self._context.clock()

@@ -18,6 +18,7 @@ from lfmesh.archive.segments import Line
 from lfmesh.core import codec, topics
 from lfmesh.core.codec import Flags, Header
 from lfmesh.core.outlet import MAX_RUN_BYTES, MAX_RUN_MESSAGES
+from lfmesh.core.times import format_time
 from lfmesh.errors import BadArchive, StoreUnavailable
 from lfmesh.messages import Reply, RetransmitRequest, SnapshotReply, SnapshotRequest, Unavailable
 from lfmesh.services.snapshotter.answers import Answer
@@ -71,7 +72,10 @@ class Archived:
         return Answer(messages.encode(Reply(more=more)), frames)
 
     def state_at(self, request: SnapshotRequest, term: int) -> Answer:
-        """The state as of a moment; Unavailable if nothing is known of it."""
+        """The state as of a moment; Unavailable if nothing is known of it, or what is known ends in a hole before it.
+
+        Everything up to now is in the journal: where nothing follows, nothing has come.
+        """
         key = StreamKey(request.product, request.channel)
         try:
             found = self._archive.state_at(key, request.at)
@@ -79,6 +83,8 @@ class Archived:
             return _unreadable(error)
         if found is None:
             return _no("nothing is known of that moment")
+        if found.lack is not None and found.lack.hole:
+            return _no(f"what came between {format_time(found.lack.after)} and that moment is missing in this archive")
         reply = SnapshotReply(*key, term, *found.position, ts_snapshot=found.time, input=NO_INPUT)
         return Answer(messages.encode(reply), found.parts)
 

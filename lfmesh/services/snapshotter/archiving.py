@@ -252,8 +252,7 @@ class Archiving:
             return
         self._log.info("the archive can be written")
         journaling = self._keep(self._local, Tape(self._shard, self._local.journal.append))
-        for key in [state.key for state in self._intake.state]:
-            journaling.tear(key)
+        journaling.begin_with(state.key for state in self._intake.state)
 
     def _keep(self, local: Local, tape: Tape) -> Journaling:
         assert self._objects is not None

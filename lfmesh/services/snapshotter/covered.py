@@ -4,14 +4,17 @@ Both cut the same messages, at slightly different places. Of a segment that wait
 no stored segment of its stream and epoch covers; the rest is cut off.
 """
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Container, Iterable
+from functools import partial
 from itertools import groupby
 from typing import NamedTuple
 
+from lfmesh.archive.batches import begins_with_snapshot
+from lfmesh.archive.merge import span_of
 from lfmesh.archive.segments import narrow
 from lfmesh.archive.spool import Spool
 from lfmesh.core.archive import SegmentName, hour_folder, parse_segment, stream_folder
-from lfmesh.errors import BadArchive, StoreUnavailable
+from lfmesh.errors import BadArchive, ObjectMissing, StoreUnavailable
 from lfmesh.ports import ObjectStore
 from lfmesh.types import StreamKey
 
@@ -23,20 +26,49 @@ class Span(NamedTuple):
     last: int
 
 
-def uncovered(name: SegmentName, stored: Iterable[SegmentName]) -> list[Span]:
-    """The numbers of a segment that none of these segments of its stream holds, pure."""
+def uncovered(name: SegmentName, stored: Iterable[SegmentName], looks: Callable[[SegmentName], bool]) -> list[Span]:
+    """The numbers of a segment that none of these segments of its stream holds, pure.
+
+    A segment that begins with a snapshot in place of lost messages does not hold the message of its first number.
+    `looks` tells whether one begins so where names leave it open.
+    """
+    rivals = [other for other in stored if other.epoch == name.epoch and other.stream == name.stream]
     left = [Span(name.first_seq, name.last_seq)]
-    for other in stored:
-        if other.epoch == name.epoch and other.stream == name.stream:
-            left = [piece for span in left for piece in _without(span, other)]
+    for other in rivals:
+        left = _without(left, Span(other.first_seq + 1, other.last_seq))
+    ends = {other.last_seq for other in rivals}
+    for other in rivals:
+        first = Span(other.first_seq, other.first_seq)
+        rest = _without(left, first)
+        if rest != left and _has_first(name, other, ends, looks):
+            left = rest
     return left
 
 
-def _without(span: Span, other: SegmentName) -> Iterator[Span]:
-    if span.first < other.first_seq:
-        yield Span(span.first, min(span.last, other.first_seq - 1))
-    if span.last > other.last_seq:
-        yield Span(max(span.first, other.last_seq + 1), span.last)
+def _has_first(
+    name: SegmentName, other: SegmentName, ends: Container[int], looks: Callable[[SegmentName], bool]
+) -> bool:
+    """Whether this stored segment has what `name` has at the stored one's first number."""
+    if other.first_seq == 0:  # the epoch's opening is itself what was published
+        return True
+    if other.first_seq == name.first_seq and span_of(name).opens:
+        return True  # we have no more than a snapshot there ourselves
+    opens = span_of(other).opens
+    if opens is None:  # where another one leads up to it, it was only cut there
+        opens = other.first_seq - 1 not in ends and looks(other)
+    return not opens
+
+
+def _without(spans: Iterable[Span], held: Span) -> list[Span]:
+    if held.first > held.last:
+        return list(spans)
+    left = []
+    for span in spans:
+        if span.first < held.first:
+            left.append(Span(span.first, min(span.last, held.first - 1)))
+        if span.last > held.last:
+            left.append(Span(max(span.first, held.last + 1), span.last))
+    return left
 
 
 def let_go(spool: Spool, objects: ObjectStore, venue: str, level: int) -> int:
@@ -51,7 +83,7 @@ def let_go(spool: Spool, objects: ObjectStore, venue: str, level: int) -> int:
         held = list(names)
         stored = _stored(objects, venue, stream, held[0].first_ts)
         for name in held:
-            left = uncovered(name, stored)
+            left = uncovered(name, stored, partial(_opens, objects))
             if left != [Span(name.first_seq, name.last_seq)]:
                 relieved += _keep(spool, name, left, level)
     return relieved
@@ -62,6 +94,17 @@ def _stored(objects: ObjectStore, venue: str, stream: StreamKey, since: int) -> 
     folder = stream_folder(venue, stream)
     listed = objects.list(folder, folder + hour_folder(since))
     return [name for one in listed if (name := parse_segment(one.key)) is not None]
+
+
+def _opens(objects: ObjectStore, name: SegmentName) -> bool:
+    """Whether a stored segment begins with a snapshot; true also for one that can't be read: nothing is let go for it.
+
+    StoreUnavailable.
+    """
+    try:
+        return begins_with_snapshot(name, objects.get(name.key))
+    except (ObjectMissing, BadArchive):
+        return True
 
 
 def _keep(spool: Spool, name: SegmentName, left: Iterable[Span], level: int) -> bool:

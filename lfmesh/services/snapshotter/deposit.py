@@ -111,7 +111,9 @@ class Deposit:
             if not self._reached:
                 self._objects.check()
                 self._reached = True
-            if overlaps or not primary:
+            if not self.waiting:
+                next(iter(self._objects.list("?")), None)  # nothing has such a key: is the store there?
+            elif overlaps or not primary:
                 let_go(self._local.spool, self._objects, self._venue, self._level)
         except StoreUnavailable as error:
             self._failed(str(error))

@@ -5,6 +5,8 @@ for what followed), and before states are written; synced each `sync_interval_s`
 """
 
 import asyncio
+from collections.abc import Iterable
+from time import perf_counter
 
 from lfmesh.archive.journal import Journal
 from lfmesh.config import ArchiveSection
@@ -14,6 +16,9 @@ from lfmesh.services.snapshotter.intake import Intake
 from lfmesh.services.snapshotter.tape import Tape
 from lfmesh.services.snapshotter.workers import Workers
 from lfmesh.types import StreamKey
+
+_TURN_S = 0.002
+"""States are encoded for so long before the loop has another turn."""
 
 
 class Journaling:
@@ -35,6 +40,8 @@ class Journaling:
         self._lock = asyncio.Lock()
         self._timer: asyncio.TimerHandle | None = None
         self._flushed_at = self._synced_at = context.clock()
+        self._to_tear: dict[StreamKey, bool] = {}
+        self._tearing = False
         self._ending = self._over = False
 
     def begin(self) -> None:
@@ -42,8 +49,9 @@ class Journaling:
         self._timer = asyncio.get_running_loop().call_later(self._flush_s, self._again)
 
     def end(self) -> None:
-        """No more of that."""
+        """No more of that; no state waits for a time any longer."""
         self._ending = True
+        self.tape.settle()
         if self._timer is not None:
             self._timer.cancel()
 
@@ -51,6 +59,7 @@ class Journaling:
         """Write what is left and give the journal free. StoreUnavailable: it is lost."""
         self.end()
         async with self._lock:
+            self.tape.settle()
             if not self._over:
                 self._over = True
                 await self._disk.run(self.journal.close)
@@ -80,20 +89,55 @@ class Journaling:
                 self._flushed_at = now
                 if sync:
                     self._synced_at = now
-        for key in self.journal.take_lost():
-            self.tear(key)
+                # Not while it refuses: what would be put in place of what is lost would push out more.
+                self._to_tear.update(dict.fromkeys(self.journal.take_lost(), False))
+        if self._to_tear and not self.fault and not self._tearing:
+            self._tearing = True
+            if self._ending:
+                await self._tear_some()
+            else:
+                self._context.spawn(self._tear_some())
 
     def tear(self, key: StreamKey) -> None:
         """The tape of this stream does not lead to its state: the state goes into it."""
         state = self._intake.state.get(key)
         if state is None:
+            self.tape.given_up(key)
             return
         try:
             parts = state.content.parts()
         except BadMeshFrame as error:
+            self.tape.given_up(key)
             self._intake.discard(key, str(error))
         else:
             self.tape.torn(state, parts, self._intake.feed.publisher, state.input)
+
+    def begin_with(self, keys: Iterable[StreamKey]) -> None:
+        """The tape of these streams begins with their states, a few a turn of the loop."""
+        keys = list(keys)
+        self.tape.awaits(keys)
+        self._to_tear.update(dict.fromkeys(keys, True))
+        if self._to_tear and not self._tearing:
+            self._tearing = True
+            self._context.spawn(self._tear_some())
+
+    async def _tear_some(self) -> None:
+        """What is to be torn, as far as the disk takes it; the rest waits for the next flush."""
+        try:
+            began = perf_counter()
+            while self._to_tear and not self.fault and not self._over:
+                key = next(iter(self._to_tear))
+                first = self._to_tear.pop(key)
+                if not first or self.tape.is_awaited(key):
+                    self.tear(key)
+                if self.journal.due:
+                    await self.flush()
+                    began = perf_counter()
+                elif perf_counter() - began >= _TURN_S:
+                    await asyncio.sleep(0)
+                    began = perf_counter()
+        finally:
+            self._tearing = False
 
     def note(self, error: StoreUnavailable) -> None:
         """The disk has refused something."""

@@ -13,7 +13,7 @@ from collections.abc import Awaitable, Callable, Iterable, Mapping, Sequence
 from typing import NamedTuple
 
 from lfmesh.core.backoff import Backoff
-from lfmesh.errors import BadMeshFrame, StoreMisconfigured, StoreUnavailable
+from lfmesh.errors import BadMeshFrame, StatesLeft, StoreMisconfigured, StoreUnavailable
 from lfmesh.ports import Context, StateStore, StoredState
 from lfmesh.services.snapshotter.intake import Intake
 from lfmesh.services.snapshotter.workers import Workers
@@ -72,6 +72,7 @@ class StateKeeper:
         self._loaded = False
         self._down = False
         self._fault = "not opened yet"
+        self._refused: set[StreamKey] = set()
         self._retry_at = 0
         self._backoff = Backoff(_RETRY_BASE_S, _RETRY_MAX_S, random.random, first_at_once=False)
         self._begun = False
@@ -190,6 +191,9 @@ class StateKeeper:
         try:
             await self._before_write()
             written = await self._worker.run(store.write, batch)
+        except StatesLeft as error:
+            self._wait_for(error, taken)
+            self._count([one for one in batch if one.stream not in error.streams], error.written, started, taken)
         except StoreUnavailable as error:
             self._again(taken)
             await self._failed(error)
@@ -197,7 +201,22 @@ class StateKeeper:
             self._again(taken)
             raise
         else:
+            self._refused.difference_update(taken.streams)
+            if not self._refused:
+                self._fault = ""
             self._count(batch, written, started, taken)
+
+    def _wait_for(self, error: StatesLeft, taken: _Taken) -> None:
+        """The store can be used, but not for these: they wait for their next turn, and nothing else does."""
+        self._intake.counters.store_errors_total += 1
+        if not self._refused:
+            self._log.error("some states cannot be stored", error=str(error))
+        self._fault = str(error)
+        self._refused.difference_update(taken.streams)
+        for key, since in taken.streams.items():
+            if key in error.streams:
+                self._refused.add(key)
+                self._intake.schedule.changed(key, since)
 
     def _again(self, taken: _Taken) -> None:
         self._intake.schedule.again(taken.streams)

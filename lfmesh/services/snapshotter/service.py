@@ -42,7 +42,7 @@ _BEAT_S = 0.1
 _REQUEST_TIMEOUT_S = 2.0
 _FLUSH_S = 0.2
 _STOP_S = 2.0
-"""What an end may take before its sockets are closed."""
+"""What the last write of the states may take."""
 
 
 class SnapshotterService:
@@ -184,7 +184,7 @@ class SnapshotterService:
             self._subscriber.close()
         ends = [] if self._keeper is None else [self._keeper.close(_STOP_S)]
         if self._archiving is not None:
-            ends.append(self._archiving.close(_STOP_S))
+            ends.append(self._archiving.close(self._config.archive.drain_s))
         await asyncio.gather(*ends)
         if self._transport is not None:
             self._transport.close(_FLUSH_S)

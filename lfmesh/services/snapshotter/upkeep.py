@@ -31,8 +31,10 @@ from lfmesh.types import StreamKey
 
 _RETRY_NS = 5_000_000_000
 """What the disk has refused is tried again after this."""
-_STANDBY_NS = 30_000_000_000
+_STANDBY_NS = 300_000_000_000
 """Who does not upload looks this often at what the other one has."""
+_LOOK_NS = 15_000_000_000
+"""Where nothing is to be uploaded, it is seen this often whether the store can be used."""
 _TURN_S = 0.002
 """States are encoded for so long before the loop has another turn."""
 
@@ -62,9 +64,10 @@ class Upkeep:
         self._age_ns = round(section.segment_max_age_s * 1e9)
         now = context.clock()
         self._checkpoint_at = now + stable_id(f"shard {shard}") % self._snapshot_ns
-        self._period = now // self._age_ns
+        self._period = -1 if self._journal.chunks() else now // self._age_ns  # what an earlier process has left
         self._refused_at = 0
         self._upload_at = 0
+        self._looked_at = now
         self._idle = asyncio.Event()
         self._idle.set()
         self._uploading = self._primary = False
@@ -96,15 +99,19 @@ class Upkeep:
                 await self._journaling.flush(sync=True)
                 await self._idle.wait()
                 now = self._context.clock()
-                await self._cut(now)
-                if (self._pair.primary(now) or self._pair.alone) and not self._deposit.fault:
-                    await self._uploads.run(
-                        self._deposit.upload, primary=True, overlaps=self._pair.may_overlap(now, 2 * self._age_ns)
-                    )
+                # The states first: cutting a long journal may not come to its end.
+                await self._cut(now, upload_first=True)
+                await self._upload_now(now)
         except TimeoutError:
             self._log.warning("not all of the archive was cut and uploaded in time; the next start goes on with it")
         self._deposit.abandon()
         self._cutting.close()
+
+    async def _upload_now(self, now: int) -> None:
+        """At the end: what waits, if it is ours to upload and the store can be used."""
+        if (self._pair.primary(now) or self._pair.alone) and not self._deposit.fault:
+            overlaps = self._pair.may_overlap(now, 2 * self._age_ns)
+            await self._uploads.run(self._deposit.upload, primary=True, overlaps=overlaps)
 
     @property
     def store_fault(self) -> str:
@@ -150,11 +157,13 @@ class Upkeep:
         finally:
             self._idle.set()
 
-    async def _cut(self, now: int) -> None:
+    async def _cut(self, now: int, *, upload_first: bool = False) -> None:
         self._journaling.tape.cut()
         chunk = await self._checkpoint(now)
         if chunk is None:
             return
+        if upload_first:
+            await self._upload_now(now)
         try:
             done = await self._cutting.run(self._deposit.cut, chunk)
         except StoreUnavailable as error:
@@ -233,9 +242,11 @@ class Upkeep:
     def _upload_is_due(self, now: int) -> bool:
         if 0 < self._upload_at - now <= _STANDBY_NS:
             return False
-        return bool(self._deposit.fault) or self._deposit.waiting > 0
+        looked = 0 <= now - self._looked_at < _LOOK_NS
+        return bool(self._deposit.fault) or self._deposit.waiting > 0 or not looked
 
     async def _upload(self, now: int) -> None:
+        self._looked_at = now
         primary = self._pair.primary(now)
         overlaps = self._pair.may_overlap(now, 2 * self._age_ns)
         before = self._deposit.fault

@@ -30,7 +30,7 @@ from botocore.exceptions import ClientError
 from lfmesh.config import Config
 from lfmesh.core.archive import checksum
 from lfmesh.core.state_objects import parse_state
-from lfmesh.errors import ObjectMissing, StoreMisconfigured, StoreUnavailable
+from lfmesh.errors import ObjectMissing, StatesLeft, StoreMisconfigured, StoreUnavailable
 from lfmesh.ports import ObjectStore, StoredState
 from lfmesh.store.aws import faults, items
 from lfmesh.store.aws.items import Attributes, Prepared, Record
@@ -50,6 +50,8 @@ _TOGETHER_BYTES = 64 * 1024
 """A larger state is written alone, and so many bytes times four are written together."""
 _READS = 5
 """So often an item is read again whose object was superseded while we read."""
+_OBJECTS_PAUSE_S = 10.0
+"""An object store that has refused a state is left alone for so long."""
 _CREATION_ASKED_S = 1
 _CREATION_ASKED = 60
 
@@ -61,6 +63,10 @@ _CODES = {
 }
 """Codes of single statements by the names that whole requests have for them."""
 _PASSING = frozenset(("ThrottlingError", "InternalServerError", "TransactionConflict"))
+
+
+class _ObjectRefused(StoreUnavailable):
+    """The object store, not this one, can't be used."""
 
 
 class DynamoStateStore:
@@ -88,6 +94,8 @@ class DynamoStateStore:
         self._keys = [items.key_of(self._venue, StreamKey(one, channel)) for one in products for channel in CHANNELS]
         self._open_objects = objects
         self._objects: ObjectStore | None = None
+        self._objects_fault = ""
+        self._objects_again_at = 0.0
         self._lock = threading.Lock()
         self._pointing: dict[StreamKey, str] = {}
         self._client = dynamodb_client(section)
@@ -204,7 +212,8 @@ class DynamoStateStore:
     def write(self, states: Sequence[StoredState]) -> int:
         """Write what is newer than what is stored, of each stream the newest; how many were written.
 
-        Throttled requests are made again as long as some come through. When it fails, what was written stays.
+        Throttled requests are made again as long as some come through. When it fails, what was written stays. Where
+        only the object store can't be used, all states but those that need it are written: StatesLeft.
         """
         newest: dict[StreamKey, StoredState] = {}
         for state in states:
@@ -219,8 +228,15 @@ class DynamoStateStore:
             (alone if lonely else together).append(prepared)
         patience = self._patience()
         jobs = [partial(self._write_together, group, patience) for group in _groups(together)]
-        jobs += [partial(self._write_alone, one, patience) for one in alone]
-        return self._run(jobs)
+        left: dict[StreamKey, str] = {}
+        jobs += [partial(self._write_with_object, one, patience, left) for one in alone]
+        written = self._run(jobs)
+        if left:
+            fault = next(iter(left.values()))
+            raise StatesLeft(
+                f"{len(left)} states over an item's 400 KB wait for the object store: {fault}", frozenset(left), written
+            )
+        return written
 
     def _run(self, jobs: Sequence[Callable[[], int]]) -> int:
         """Do all jobs in the pool's threads; after a failure none is begun any more, and the first one is raised."""
@@ -277,9 +293,26 @@ class DynamoStateStore:
             "ReturnValuesOnConditionCheckFailure": "ALL_OLD",
         }
 
+    def _write_with_object(self, one: Prepared, patience: Patience, left: dict[StreamKey, str]) -> int:
+        """While the object store is down, what needs it is `left` at once, and all else is written."""
+        if one.pointer is None:
+            return self._write_alone(one, patience)
+        if time.monotonic() < self._objects_again_at:
+            left[one.stream] = self._objects_fault
+            return 0
+        try:
+            return self._write_alone(one, patience)
+        except _ObjectRefused as error:
+            self._objects_fault, self._objects_again_at = str(error), time.monotonic() + _OBJECTS_PAUSE_S
+            left[one.stream] = self._objects_fault
+            return 0
+
     def _write_alone(self, one: Prepared, patience: Patience) -> int:
         if one.pointer is not None and one.body is not None:
-            self._object_store().put(one.pointer, one.body)
+            try:
+                self._object_store().put(one.pointer, one.body)
+            except StoreUnavailable as error:
+                raise _ObjectRefused(str(error)) from error
         before = self._pointing.get(one.stream)
         with faults.explained(self._subject, passing=(_STALE,)):
             try:

@@ -56,6 +56,34 @@ def test_the_newest_state_of_the_ticker_unless_something_else_is_asked_for(
     assert data["state"] == market.text_of(market.records[-1])
 
 
+def test_what_the_archive_does_not_reach_or_has_lost_is_a_warning(
+    data_dir: Path, known: dict[StreamKey, Market]
+) -> None:
+    market = known[StreamKey("BTC-USD", Channel.BOOK)]
+    last = market.records[-1].time
+    healed = next(
+        number
+        for number, record in enumerate(market.records)
+        if record.position.seq > market.records[number - 1].position.seq + 1
+    )
+
+    def warned(at: int | None) -> str:
+        moment = () if at is None else ("--at", str(at))
+        arguments = ["state", "BTC-USD", "--channel", "book", *moment, "--data-dir", str(data_dir)]
+        result = CliRunner().invoke(cli, arguments)
+        assert result.exit_code == 0
+        assert result.stdout.count("\n") == 1
+        return result.stderr
+
+    assert [warned(at) for at in (None, last, last - 1, market.records[0].time)] == [""] * 4
+    reach, later = format_time(last), format_time(last + 86_400_000_000_000)
+    assert warned(last + 86_400_000_000_000) == (
+        f"warning: the archive reaches to {reach}: what came between {reach} and {later} is not in it\n"
+    )
+    in_hole = market.records[healed + 1].time - 1
+    assert "a hole in the archive begins at" in warned(in_hole)
+
+
 def test_on_a_terminal_it_is_laid_out_and_no_digit_changes(data_dir: Path) -> None:
     command = [sys.executable, "-m", "lfmesh.cli", "state", "BTC-USD", "--channel", "book", "--data-dir", str(data_dir)]
     ours, theirs = pty.openpty()
@@ -95,6 +123,13 @@ def test_a_simulated_session_is_found_in_its_folder_and_told(data_dir: Path, tmp
     result = CliRunner().invoke(cli, ["state", "BTC-USD", "--data-dir", str(tmp_path)])
     assert result.stdout == told(data_dir, "BTC-USD")
     assert "of the simulated or recorded session in" in result.stderr
+
+
+def test_another_venues_archive_is_told(
+    data_dir: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("LFMESH_VENUE__NAME", "kraken")
+    assert "LFMESH_VENUE__NAME=coinbase names one" in refused(capsys, data_dir, "BTC-USD")
 
 
 def test_a_missing_channel_is_told(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

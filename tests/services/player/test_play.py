@@ -133,7 +133,7 @@ def test_a_seek_begins_every_stream_anew_with_what_held_then(connected: bool, mo
                 else:
                     assert (await feed.replay("seek", at=at)).state == "seeking"
                 await until(feed, is_state("paused"))
-                states = {key: (position, parts) for key, position, _, parts in tape.states(at)}
+                states = {state.stream: (state.position, state.parts) for state in tape.states(at)}
                 for key in recording.streams:
                     await stands_at(feed, key, states[key][0])
                 for product in ("P0-USD", "P1-USD"):

@@ -6,7 +6,8 @@ from contextlib import asynccontextmanager
 
 import pytest
 
-from lfmesh.errors import PortInUse
+from lfmesh.archive.asof import StateAt
+from lfmesh.errors import BadArchive, PortInUse, StoreUnavailable
 from lfmesh.messages import SnapshotReply, SnapshotRequest, decode_reply, encode
 from lfmesh.ports import ReplayState
 from lfmesh.services.player import PlayerService, PlayOptions
@@ -150,6 +151,67 @@ def test_what_is_said_when() -> None:
             assert player.statistics().seeks_total == 1
             runs = [one.run for one in listener.states]
             assert runs[0] == runs[1] == runs[2] < runs[3] == runs[4]
+
+    run(scenario())
+
+
+class Damaged(MemoryTape):
+    """`state` raises as of this moment, as if the object that has it were damaged or away."""
+
+    at = 0
+    error: Exception = BadArchive("damaged")
+
+    def state(self, stream: StreamKey, at: int) -> StateAt | None:
+        if at == self.at:
+            raise self.error
+        return super().state(stream, at)
+
+
+@pytest.mark.parametrize("error", [BadArchive("damaged"), StoreUnavailable("away")])
+def test_a_moment_that_cannot_be_read_is_not_gone_to(error: Exception) -> None:
+    recording = Recording(products=1, rounds=20)
+    tape = Damaged(recording.lines)
+    tape.at, tape.error = START + 5 * STEP, error
+
+    async def scenario() -> None:
+        async with playing(tape, PlayOptions(speed=1e-3)) as (player, listener):
+            listener.taken = 1 << 40
+            player.subscribed()
+            at, run_ = player.state().at, player.state().run
+            player.seek(START + 5 * STEP)
+            await eventually(lambda: [one.state for one in listener.states] == ["playing", "seeking", "paused"])
+            assert (listener.begun, player.state().run) == ([], run_)
+            assert at <= player.state().at < START + STEP
+            assert player.statistics().reading_errors_total == 1
+            player.seek(START + 8 * STEP)
+            await eventually(lambda: listener.begun)
+            player.set_speed(None)
+            player.resume()
+            await eventually(lambda: player.state().state == "ended")
+
+    run(scenario())
+
+
+def test_before_damage_it_pauses_and_tries_again_when_it_is_told_to() -> None:
+    recording = Recording(products=1, rounds=1200)
+    tape = MemoryTape(recording.lines)
+
+    async def scenario() -> None:
+        tape.failures = [(2048, BadArchive("damaged")), (0, BadArchive("still"))]
+        async with playing(tape, PlayOptions(speed=None)) as (player, listener):
+            await eventually(lambda: player.statistics().reading_errors_total == 1)
+            player.subscribed()
+            listener.taken = 1 << 40
+            player.room()
+            await eventually(lambda: player.state().state == "paused")
+            assert played(player) == 2048, "what was read before is played"
+            player.resume()
+            await eventually(lambda: player.statistics().reading_errors_total == 2)
+            await eventually(lambda: player.state().state == "paused")
+            assert played(player) == 2048
+            player.resume()
+            await eventually(lambda: player.state().state == "ended")
+            assert played(player) == len(recording.lines)
 
     run(scenario())
 

@@ -5,6 +5,8 @@ import shutil
 import time
 from pathlib import Path
 
+from lfmesh.archive.reader import Archive
+from lfmesh.archive.segments import NEW, Mark
 from lfmesh.core import codec
 from lfmesh.core.codec import Flags, MarketFrame
 from lfmesh.core.feed import Feed
@@ -19,10 +21,12 @@ from lfmesh.messages import (
     decode_reply,
     encode,
 )
-from lfmesh.services.snapshotter.archived import frames_of
+from lfmesh.services.snapshotter.archived import Archived, frames_of
 from lfmesh.services.snapshotter.lookups import AT_ONCE
-from lfmesh.types import Position, StreamKey
+from lfmesh.types import Channel, Position, StreamKey
 from tests.aio import eventually
+from tests.archive.market import Market, Step
+from tests.archive.shelf import VENUE, Shelf, snapshot, upload
 from tests.services.snapshotter.mesh import BOOK, STREAMS, TICKER, Mesh, join, play
 from tests.services.snapshotter.objects import FakeObjects
 from tests.services.snapshotter.test_archive import load
@@ -93,6 +97,33 @@ def test_answers_come_in_pages_each_of_which_goes_on_from_the_last(tmp_path: Pat
         assert found == published(made, BOOK, start)
 
     play(tmp_path, scenario)
+
+
+def test_a_moment_in_a_hole_of_the_tape_is_left_to_who_has_it() -> None:
+    """The one of a pair that was down does not pass off what it knew before as what held then."""
+    market = Market(Channel.BOOK)
+    market.play([Step("inc", 1000, 2 * number) for number in range(30)])
+    start = market.records[0].time
+    shelf = Shelf()
+    for first, end in ((0, 10), (20, 31)):
+        mark = Mark(market.records[first - 1].time, market.records[first - 1].position) if first else NEW
+        upload(shelf, market.stream, market.entries[first:end], mark)
+    archived = Archived(0, Archive(shelf, VENUE))
+
+    def asked(seconds: int) -> object:
+        answer = archived.state_at(SnapshotRequest(*market.stream, start + seconds * 1_000_000_000), 3)
+        reply = decode_reply(answer.header)
+        return reply.seq if isinstance(reply, SnapshotReply) else reply
+
+    assert asked(8) == 8
+    for seconds in (9, 15, 19):
+        missing = asked(seconds)
+        assert isinstance(missing, Unavailable)
+        assert missing.reason.endswith("that moment is missing in this archive")
+        assert not missing.later
+    snapshot(shelf, [market.state_line(20)])
+    assert [asked(seconds) for seconds in (20, 30)] == [20, 30]
+    assert asked(3600) == 30, "nothing follows: the stream is quiet"
 
 
 def test_what_is_not_all_there_is_unavailable_and_what_makes_no_sense_rejected(tmp_path: Path) -> None:

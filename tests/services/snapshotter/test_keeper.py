@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 
 import pytest
 
-from lfmesh.errors import StoreMisconfigured, StoreUnavailable
+from lfmesh.errors import StatesLeft, StoreMisconfigured, StoreUnavailable
 from lfmesh.ports import StateStore, StoredState
 from lfmesh.services.snapshotter.intake import Intake
 from lfmesh.services.snapshotter.keeper import StateKeeper
@@ -28,6 +28,8 @@ class FakeStore:
     fault: str = ""
     fault_at_open: str = ""
     misconfigured: str = ""
+    refused: frozenset[StreamKey] = frozenset()
+    """These can't be written, all others can."""
     bug: Exception | None = None
     gate_at_open: threading.Event = field(default_factory=threading.Event)
     gate: threading.Event = field(default_factory=threading.Event)
@@ -60,10 +62,15 @@ class FakeStore:
         if self.bug is not None:
             raise self.bug
         self.batches.append([one.stream for one in states])
+        left = self.refused & {one.stream for one in states}
         for one in states:
+            if one.stream in left:
+                continue
             known = self.data.get(one.stream)
             if known is None or (one.term, one.position) > (known.term, known.position):
                 self.data[one.stream] = one
+        if left:
+            raise StatesLeft("the object store is down", left, len(states) - len(left))
         return len(states)
 
     def close(self) -> None:
@@ -135,6 +142,34 @@ def test_what_was_stored_is_adopted_first() -> None:
     assert made.adopted == [state.stored()]
     assert made.store.calls == ["open", "load", "close"]
     assert threading.get_ident() not in made.store.threads, "the loop's thread never touches the store"
+
+
+def test_a_book_that_has_to_wait_holds_no_ticker_up() -> None:
+    async def scenario(made: Bench) -> None:
+        made.store.refused = frozenset({BOOK})
+        await made.keeper.open()
+        made.publish(BOOK, [])
+        made.publish(TICKER, [])
+        made.now += MINUTE
+        await made.beat(1)  # says when the book's moments are
+        made.now += MINUTE
+        made.publish(TICKER, [1])
+        await made.beat(2)
+        assert made.store.data[TICKER].position.seq == 1
+        assert made.keeper.fault == "the object store is down"
+        made.publish(TICKER, [2])
+        made.now += SECOND // 4
+        await made.beat(3)
+        assert made.store.batches[-1] == [TICKER], "the book waits for its next moment"
+        assert made.store.calls.count("open") == 1, "the store itself can be used"
+        assert made.keeper.fault == "the object store is down", "it is still to be written"
+        made.store.refused = frozenset()
+        made.now += MINUTE
+        await made.beat(4)
+        assert BOOK in made.store.data
+        assert made.keeper.fault == ""
+
+    bench(scenario)
 
 
 def test_changes_are_written_in_one_batch_and_only_once() -> None:

@@ -9,7 +9,7 @@ import pytest
 
 from lfmesh.config import Config
 from lfmesh.core.state_objects import parse_state
-from lfmesh.errors import StoreMisconfigured, StoreUnavailable
+from lfmesh.errors import StatesLeft, StoreMisconfigured, StoreUnavailable
 from lfmesh.ports import StoredObject, StoredState
 from lfmesh.store.aws.dynamo import DynamoStateStore
 from lfmesh.store.folder import FolderObjectStore
@@ -414,9 +414,14 @@ def test_small_states_are_written_while_the_object_store_is_down(open_store: Ope
 
     store = open_store()
     shelf.before_put = fail
-    with pytest.raises(StoreUnavailable, match="the object store is down"):
+    with pytest.raises(StatesLeft, match=r"1 states .* wait for the object store: the object store is down") as caught:
         store.write([deep(1), *tickers(1)])
+    assert caught.value.streams == {deep(1).stream}
+    assert caught.value.written == len(tickers(1))
     assert held(store) == {one.stream: one for one in tickers(1)}
+    shelf.before_put = lambda _: pytest.fail("it is left alone for a while")
+    with pytest.raises(StatesLeft):
+        store.write([deep(2)])
 
 
 @pytest.mark.parametrize("fault", ["gone", "damaged", "empty"])
