@@ -271,17 +271,19 @@ class Cutter:
             yield folder / name, key
 
     def marks(self) -> dict[StreamKey, Mark]:
-        """How far each stream has been cut. StoreUnavailable."""
+        """How far each stream has been cut. StoreUnavailable.
+
+        A damaged file is set aside: without it the streams' times begin anew, and nothing else.
+        """
         path = self._journal.folder / MARKS
         with files.explained(path):
             try:
                 found = msgspec.json.decode(path.read_bytes(), type=list[_Stream])
             except FileNotFoundError:
                 return {}
-            except msgspec.DecodeError as error:
-                raise StoreUnavailable(
-                    f"{path} is damaged ({error}): move it away; streams' times then begin anew"
-                ) from error
+            except msgspec.DecodeError:
+                path.replace(path.with_name(f"{MARKS}.damaged"))
+                return {}
         return {StreamKey(one.product, one.channel): Mark(one.time, Position(one.epoch, one.seq)) for one in found}
 
 

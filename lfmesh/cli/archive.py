@@ -23,16 +23,34 @@ def open_archive(config: "Config", *, quiet: bool = False) -> "Archive":
     from lfmesh.archive.reader import Archive
     from lfmesh.store.opening import open_objects
 
-    data_dir = archive_dir(config)
-    if data_dir != config.mesh.data_dir:
-        if not quiet:
-            click.echo(f"lfmesh: of the simulated or recorded session in {data_dir}", err=True)
-        config = config.override({"mesh": {"data_dir": data_dir}})
+    config = meant(config, quiet=quiet)
+    data_dir = config.mesh.data_dir
     local = [*journal_folders(data_dir), *spool_folders(data_dir)]
     return Archive(open_objects(config), config.venue.name, local)
 
 
 _SHOWN_VENUES = 10
+_VENUE_NAME = "venue-name"
+"""In the folder of a session on shared stores: under which name of a venue it is stored."""
+
+
+def meant(config: "Config", *, quiet: bool = False) -> "Config":
+    """The configuration with the data folder, and the venue's name, of the session that is meant (`archive_dir`)."""
+    data_dir = archive_dir(config)
+    if data_dir == config.mesh.data_dir:
+        return config
+    name = data_dir / _VENUE_NAME
+    venue = {"name": name.read_text(encoding="ascii")} if name.is_file() else {}
+    if not quiet:
+        as_venue = f", stored as venue.name {venue['name']}" if venue else ""
+        click.echo(f"lfmesh: of the simulated or recorded session in {data_dir}{as_venue}", err=True)
+    return config.override({"mesh": {"data_dir": data_dir}, "venue": venue})
+
+
+def note_venue_name(config: "Config") -> None:
+    """Let commands find what this session leaves on shared stores."""
+    config.mesh.data_dir.mkdir(parents=True, exist_ok=True)
+    (config.mesh.data_dir / _VENUE_NAME).write_text(config.venue.name, encoding="ascii")
 
 
 def no_product(archive: "Archive", config: "Config", product: str) -> LfmeshError:

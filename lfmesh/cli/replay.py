@@ -72,6 +72,8 @@ def replay(**options: Any) -> int:  # noqa: ANN401 - the options above, by name
 
     with open_archive(config) as archive:
         streams = _streams(archive, config, options["products"], options["channels"])
+        if end is None and options["port"] is None:  # else a mesh that runs would be followed for ever
+            end = options["end"] = max((found[1] for found in map(archive.bounds, streams) if found), default=None)
         if options["as_hash"]:
             return _hash(config, archive, streams, (start, end), options["jobs"])
         if options["port"] is not None:

@@ -108,6 +108,25 @@ def test_an_answer_that_was_lost_means_that_the_key_is_taken() -> None:
         assert [asked.headers.get("If-None-Match") for asked in server.asked] == ["*", "*"]
 
 
+def test_what_a_torn_upload_left_is_replaced_and_nothing_else() -> None:
+    stored = b""
+
+    def answer(asked: Asked) -> Answer:
+        nonlocal stored
+        if asked.headers.get("If-None-Match"):
+            return error(412, "PreconditionFailed")
+        if asked.method == "PUT":
+            stored = asked.body
+        return Answer(200, length=len(stored)) if asked.method == "HEAD" else Answer(200)
+
+    with Canned(answer) as server:
+        store = canned(server)
+        assert store.put("a", b"body")
+        assert stored == b"body"
+        assert not store.put("a", b"other")
+        assert stored == b"body"
+
+
 def test_a_conflict_with_another_writer_is_tried_again() -> None:
     with Canned(each([error(409, "ConditionalRequestConflict"), Answer(200)])) as server:
         assert canned(server).put("a", b"body")
@@ -124,7 +143,7 @@ def test_a_server_without_conditions_is_asked_first() -> None:
         if asked.headers.get("If-None-Match"):
             return error(501, "NotImplemented")
         if asked.method == "HEAD":
-            return Answer(200 if taken else 404)
+            return Answer(200, length=4) if taken else Answer(404)
         taken = True
         return Answer(200)
 

@@ -5,10 +5,8 @@ from contextlib import contextmanager
 from functools import partial
 from pathlib import Path
 
-import click
-
 from lfmesh.archive.places import objects_folder
-from lfmesh.cli.archive import archive_dir
+from lfmesh.cli.archive import meant
 from lfmesh.cli.options import effective_config
 from lfmesh.config import Config
 from lfmesh.core.state_objects import STATES
@@ -24,12 +22,7 @@ def configuration(path: Path | None, data_dir: Path | None) -> Config:
     """The configuration of a command. Where mesh.data_dir has no archive and that of a simulated or recorded session in
     it has, the latter is meant, and said on standard error."""
     changes = {} if data_dir is None else {"mesh": {"data_dir": data_dir}}
-    config = effective_config(path, {"store": {"create": False}}, changes)
-    meant = archive_dir(config)
-    if meant == config.mesh.data_dir:
-        return config
-    click.echo(f"lfmesh: of the simulated or recorded session in {meant}", err=True)
-    return config.override({"mesh": {"data_dir": meant}})
+    return meant(effective_config(path, {"store": {"create": False}}, changes))
 
 
 def has_archive(config: Config) -> bool:

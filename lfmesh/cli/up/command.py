@@ -256,6 +256,7 @@ def _count(products: tuple[str, ...]) -> str:
 
 def _run_in_private(plan: "Plan") -> None:
     """Run with a private folder for sockets, which is gone afterwards, however this process ends."""
+    from lfmesh.cli.archive import note_venue_name
     from lfmesh.cli.up import child, zygote
     from lfmesh.cli.up.dirs import forget_states, make_runtime_dir, remove_runtime_dir
     from lfmesh.cli.up.plan import with_private_addresses
@@ -269,6 +270,8 @@ def _run_in_private(plan: "Plan") -> None:
 
     if plan.simulator is not None:
         forget_states(plan.config.mesh.data_dir)
+        if _shares_stores(plan.config):
+            note_venue_name(plan.config)
 
     try:
         private = with_private_addresses(plan, runtime_dir)

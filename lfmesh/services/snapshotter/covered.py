@@ -93,7 +93,8 @@ def _stored(objects: ObjectStore, venue: str, stream: StreamKey, since: int) -> 
     """Segments of a stream with lines from this time on: each lies in the hour of its first line."""
     folder = stream_folder(venue, stream)
     listed = objects.list(folder, folder + hour_folder(since))
-    return [name for one in listed if (name := parse_segment(one.key)) is not None]
+    # An empty object is what a torn upload has left: it holds nothing.
+    return [name for one in listed if one.size and (name := parse_segment(one.key)) is not None]
 
 
 def _opens(objects: ObjectStore, name: SegmentName) -> bool:

@@ -158,12 +158,20 @@ class StateKeeper:
             self._loaded = True
             self._adopt(stored)
         if self._down:
-            self._down = False
             now = self._context.clock()
             for state in self._intake.state:
                 self._intake.schedule.changed(state.key, now)
+            if len(self._intake.schedule):
+                return  # that it can be opened says little: the next write tells
+        self._works()
+
+    def _works(self) -> None:
+        """The store can be used."""
+        if self._down:
+            self._down = False
             self._log.info("the state store can be used again")
-        self._fault = ""
+        if not self._refused:
+            self._fault = ""
         self._backoff.reset()
 
     def _open_and_load(self, load: bool) -> tuple[StateStore, list[StoredState]]:
@@ -192,6 +200,7 @@ class StateKeeper:
             await self._before_write()
             written = await self._worker.run(store.write, batch)
         except StatesLeft as error:
+            self._works()
             self._wait_for(error, taken)
             self._count([one for one in batch if one.stream not in error.streams], error.written, started, taken)
         except StoreUnavailable as error:
@@ -202,8 +211,7 @@ class StateKeeper:
             raise
         else:
             self._refused.difference_update(taken.streams)
-            if not self._refused:
-                self._fault = ""
+            self._works()
             self._count(batch, written, started, taken)
 
     def _wait_for(self, error: StatesLeft, taken: _Taken) -> None:

@@ -97,12 +97,12 @@ class S3ObjectStore:
                 except ClientError as error:
                     match code_of(error):
                         case "PreconditionFailed" | "412":
-                            return False
+                            return self._mended(name, source, size)
                         case "NotImplemented" | "501" if self._conditional:
                             self._conditional = False
                         case "ConditionalRequestConflict" | "409":
                             pass  # another writer of the key was at work: AWS asks to try again
-                        case "NoSuchUpload" if self._taken(name):
+                        case "NoSuchUpload" if self._taken(name, size):
                             return False  # an answer was lost: the parts have become the object before
                         case _:
                             raise
@@ -158,7 +158,7 @@ class S3ObjectStore:
 
     def _put(self, name: str, source: BinaryIO, size: int) -> bool:
         large = size > self._large_bytes
-        if (large or not self._conditional) and self._taken(name):
+        if (large or not self._conditional) and self._taken(name, size):
             return False
         if large:
             self._put_parts(name, source, max(PART_BYTES, -(-size // _MAX_PARTS)))
@@ -190,14 +190,24 @@ class S3ObjectStore:
         with suppress(BotoCoreError, ClientError):
             self._client.abort_multipart_upload(Bucket=self._bucket, Key=name, UploadId=upload)
 
-    def _taken(self, name: str) -> bool:
+    def _mended(self, name: str, source: BinaryIO, size: int) -> bool:
+        """The key is taken: False, unless by nothing (see `_taken`), which is then replaced."""
+        if self._taken(name, size):
+            return False
+        source.seek(0)
+        self._client.put_object(Bucket=self._bucket, Key=name, Body=source)
+        return True
+
+    def _taken(self, name: str, size: int) -> bool:
+        """Whether there is such an object. An empty one, where `size` bytes are to be stored, does not count: a server
+        can keep that of a writer that died after the headers (SeaweedFS 4.48, seen when it had been stopped)."""
         try:
-            self._client.head_object(Bucket=self._bucket, Key=name)
+            found = self._client.head_object(Bucket=self._bucket, Key=name)["ContentLength"]
         except ClientError as error:
             if status_of(error) == HTTPStatus.NOT_FOUND:
                 return False
             raise
-        return True
+        return found > 0 or size == 0
 
     def _sweep(self) -> None:
         """Best effort: not every server lists unfinished uploads, and not everybody may see them."""
