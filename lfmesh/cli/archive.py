@@ -57,21 +57,24 @@ def no_product(archive: "Archive", config: "Config", product: str) -> LfmeshErro
     """Why a product has no history, in one line: what there is instead."""
     known = archive.products()
     if not known:
-        where = (
-            f"the folder {archive_dir(config)}" if config.store.objects == "folder" else f"bucket {config.store.bucket}"
-        )
-        others = _other_venues(config)
-        if others:
-            return LfmeshError(
-                f"the archive in {where} has nothing of the venue {config.venue.name}, but of {', '.join(others)}:"
-                f" LFMESH_VENUE__NAME={others[-1]} names one"
-            )
-        return LfmeshError(
-            f"the archive of {config.venue.name} in {where} is empty: a mesh fills it while it runs; --data-dir or "
-            "--config names another"
-        )
+        return nothing_archived(config)
     shown = ", ".join(known[:20]) + (f" and {len(known) - 20} more" if len(known) > 20 else "")
     return LfmeshError(f"the archive has no {product}; it has {shown}")
+
+
+def nothing_archived(config: "Config") -> LfmeshError:
+    """Why there is nothing of the venue, in one line: where was looked, and what there is instead."""
+    where = f"the folder {archive_dir(config)}" if config.store.objects == "folder" else f"bucket {config.store.bucket}"
+    others = _other_venues(config)
+    if others:
+        return LfmeshError(
+            f"the archive in {where} has nothing of the venue {config.venue.name}, but of {', '.join(others)}:"
+            f" LFMESH_VENUE__NAME={others[-1]} names one"
+        )
+    return LfmeshError(
+        f"the archive of {config.venue.name} in {where} is empty: a mesh fills it while it runs; --data-dir or "
+        "--config names another"
+    )
 
 
 def _other_venues(config: "Config") -> list[str]:
@@ -95,4 +98,6 @@ def archive_dir(config: "Config") -> "Path":
 
 
 def _is_archive(data_dir: "Path") -> bool:
-    return objects_folder(data_dir).is_dir() or bool(journal_folders(data_dir)) or bool(spool_folders(data_dir))
+    objects = objects_folder(data_dir)
+    kept = objects.is_dir() and any(not path.name.startswith(".") for path in objects.iterdir())
+    return kept or bool(journal_folders(data_dir)) or bool(spool_folders(data_dir))

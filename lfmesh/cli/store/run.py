@@ -13,6 +13,7 @@ from lfmesh.archive.coverage import Gap
 from lfmesh.archive.rebuild import Rebuild, Rebuilt
 from lfmesh.archive.retention import Doomed, Retention, delete
 from lfmesh.archive.verify import Counts, Damage, Finding, Foreign, Verification
+from lfmesh.cli.archive import nothing_archived
 from lfmesh.cli.store import listing
 from lfmesh.cli.store.opened import configuration, has_archive, opened_objects, opened_pointers, place
 from lfmesh.cli.store.states import held_states
@@ -71,6 +72,8 @@ def check(options: Options) -> int:
         for finding in verification.run():
             click.echo(json.dumps(_finding(finding)) if options["as_json"] else _sentence(finding))
     counts = verification.counts
+    if counts.whole and not (counts.segments or counts.snapshots or counts.states or options["products"]):
+        raise nothing_archived(config)  # a check that was pointed at the wrong place is not to say that all is well
     if options["as_json"]:
         click.echo(json.dumps({"kind": "counts", "whole": counts.whole, **vars(counts)}))
     else:

@@ -192,7 +192,7 @@ class S3ObjectStore:
 
     def _mended(self, name: str, source: BinaryIO, size: int) -> bool:
         """The key is taken: False, unless by nothing (see `_taken`), which is then replaced."""
-        if self._taken(name, size):
+        if size == 0 or self._taken(name, size):
             return False
         source.seek(0)
         self._client.put_object(Bucket=self._bucket, Key=name, Body=source)
