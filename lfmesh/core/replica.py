@@ -33,13 +33,16 @@ from lfmesh.messages import (
     Beacon,
     Rejected,
     Reply,
+    RetransmitRequest,
     SnapshotReply,
+    SnapshotRequest,
     StatesReply,
     StreamSummary,
     Unavailable,
     View,
     decode_beacon,
     decode_reply,
+    encode,
 )
 from lfmesh.ports import StoredState
 from lfmesh.types import CHANNELS, NO_INPUT, Channel, InputPosition, Position, StreamKey
@@ -75,6 +78,13 @@ class Asked(NamedTuple):
 
     wanted: Wanted
     term: int
+
+
+def request_of(key: StreamKey, wanted: Wanted) -> bytes:
+    """What is sent to the publisher for what is wanted."""
+    if wanted.rung == "retransmit" and wanted.after is not None:
+        return encode(RetransmitRequest(key.product, key.channel, *wanted.after))
+    return encode(SnapshotRequest(key.product, key.channel))
 
 
 Event = GapFound | GapHealed | TermRaised | StateDiscarded | BadInput

@@ -155,7 +155,8 @@ def _refuse_idle_options(ctx: click.Context, source: str) -> None:
 
 def make_plan(options: dict[str, Any]) -> "Plan":
     """What is to be run, with everything checked that can be before a process is started."""
-    from lfmesh.cli.up.plan import SIMULATED, Plan
+    from lfmesh.archive.places import SIMULATED
+    from lfmesh.cli.up.plan import Plan
     from lfmesh.errors import ConfigError
 
     path: Path | None = options["config_path"]

@@ -17,7 +17,6 @@ if TYPE_CHECKING:
 MAX_SOCKET_PATH_BYTES = 100
 """A UNIX socket's path has 104 bytes on macOS and 108 on Linux, the final NUL included."""
 MAX_PORT = 65_535
-SIMULATED = "simulated"
 _DRAIN_S = 0.8
 """The most that gateways get, of the 3 s in which all must have ended; the supervisor has patience beyond it."""
 _CUT_S = 1.4

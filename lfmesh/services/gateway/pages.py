@@ -20,8 +20,6 @@ from lfmesh.types import CHANNELS, Channel, StreamKey
 
 SNAPSHOT_PREFIX = "/v1/snapshot/"
 
-_DATA = b'{"op":"snapshot","data":'
-_ASKS = b'"asks":['
 _CHANNELS = {str(channel): channel for channel in CHANNELS}
 _FIELDS = ("channel", "at")
 _MAX_MOMENT = (1 << 63) - 1
@@ -114,20 +112,8 @@ async def _then(gateway: Gateway, key: StreamKey, moment: str) -> HttpReply:
 
 def snapshot_data(product: str, channel: Channel, state: State) -> bytes:
     """The JSON of a snapshot's `data` in one piece, however many parts the state has."""
-    (message,) = encode.snapshot(product, channel, state.position, state.ts, "subscribe", [_whole(state)])
-    return message[len(_DATA) : -1]
-
-
-def _whole(state: State) -> bytes:
-    if len(state.parts) == 1:
-        return state.parts[0]
-    # Only books have parts: `{"bids":[…],"asks":[…]}`, made by `encode.book_fields`. Their lists are joined as text.
-    bids, asks = [], []
-    for part in state.parts:
-        cut = part.index(_ASKS)
-        bids.append(part[len(b'{"bids":[') : cut - 2])
-        asks.append(part[cut + len(_ASKS) : -2])
-    return b'{"bids":[%b],"asks":[%b]}' % (b",".join(filter(None, bids)), b",".join(filter(None, asks)))
+    whole = encode.whole_state(state.parts)
+    return encode.snapshot_data(product, channel, state.position, state.ts, "subscribe", whole)
 
 
 def _refusal(status: int, code: str, msg: str) -> HttpReply:

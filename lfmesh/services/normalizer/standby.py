@@ -16,17 +16,17 @@ from typing import assert_never
 import msgspec
 
 from lfmesh.core.codec import Header
-from lfmesh.core.recovery import Wanted
 from lfmesh.core.repeat import Repeats
 from lfmesh.core.replica import (
     Asked,
     Replica,
     StateDiscarded,
     TermRaised,
+    request_of,
 )
 from lfmesh.core.sharding import stable_id
 from lfmesh.core.trouble import BadInput, GapFound, GapHealed
-from lfmesh.messages import RetransmitRequest, ServiceRecord, SnapshotRequest, encode
+from lfmesh.messages import ServiceRecord
 from lfmesh.ports import Figures
 from lfmesh.services.normalizer.outflow import Ring, retain
 from lfmesh.services.normalizer.post import HeldFrames, Post
@@ -133,7 +133,7 @@ class Standby:
         for key, wanted in replica.wants.take():
             replica.counts.recovery_requests_total[wanted.rung] += 1
             requester.ask(
-                _request(key, wanted), partial(self._on_reply, key, Asked(wanted, feed.term)), _REQUEST_TIMEOUT_S
+                request_of(key, wanted), partial(self._on_reply, key, Asked(wanted, feed.term)), _REQUEST_TIMEOUT_S
             )
 
     # Time -------------------------------------------------------------------------------------------------------
@@ -220,9 +220,3 @@ def others(peers: Sequence[ServiceRecord], shard: int, instance: str, incarnatio
         and peer.shard == shard
         and (peer.instance != instance or peer.incarnation > incarnation)
     ]
-
-
-def _request(key: StreamKey, wanted: Wanted) -> bytes:
-    if wanted.rung == "retransmit" and wanted.after is not None:
-        return encode(RetransmitRequest(key.product, key.channel, *wanted.after))
-    return encode(SnapshotRequest(key.product, key.channel))

@@ -17,12 +17,11 @@ from functools import partial
 
 from lfmesh.config import Config, endpoint
 from lfmesh.core import topics
-from lfmesh.core.recovery import Wanted
 from lfmesh.core.repeat import Repeats
-from lfmesh.core.replica import Asked, StateDiscarded, TermRaised
+from lfmesh.core.replica import Asked, StateDiscarded, TermRaised, request_of
 from lfmesh.core.sharding import products_of, stable_id
 from lfmesh.core.trouble import BadInput, GapFound, GapHealed
-from lfmesh.messages import RetransmitRequest, ServiceRecord, SnapshotRequest, encode
+from lfmesh.messages import ServiceRecord
 from lfmesh.ports import Context, Figures, ObjectStore, StateStore, StoredState
 from lfmesh.services.links import Links
 from lfmesh.services.snapshotter.answers import Answer, Answers
@@ -221,7 +220,9 @@ class SnapshotterService:
             return
         for key, wanted in wants.take():
             self._intake.counters.recovery_requests_total[wanted.rung] += 1
-            requester.ask(_request(key, wanted), partial(self._on_reply, key, Asked(wanted, term)), _REQUEST_TIMEOUT_S)
+            requester.ask(
+                request_of(key, wanted), partial(self._on_reply, key, Asked(wanted, term)), _REQUEST_TIMEOUT_S
+            )
 
     # What was kept ----------------------------------------------------------------------------------------------
 
@@ -343,9 +344,3 @@ class SnapshotterService:
                 case BadInput():
                     log_bad_input(self._log, self._repeats, event, now)
         log_gaps(self._log, gaps)
-
-
-def _request(key: StreamKey, wanted: Wanted) -> bytes:
-    if wanted.rung == "retransmit" and wanted.after is not None:
-        return encode(RetransmitRequest(key.product, key.channel, *wanted.after))
-    return encode(SnapshotRequest(key.product, key.channel))
