@@ -341,8 +341,18 @@ class GatewaySection(Section):
     """Messages kept for joins and `from_seq`, over all streams."""
     ring_age_s: Annotated[float, Field(gt=0)] = 600.0
     """Messages older than this are forgotten."""
+    workers: Annotated[int, Field(ge=1, le=64)] = 1
+    """Processes that serve clients on this port, one a core at most; more than one needs SO_REUSEPORT (Linux)."""
+    compression: bool = False
+    """Offer permessage-deflate: less traffic, several times the CPU of a message (once for all clients)."""
     max_clients: Annotated[int, Field(ge=1)] = 20_000
-    """Connections past this are refused with 1013."""
+    """Connections past this, over all workers, are refused with 1013."""
+    max_clients_per_address: Annotated[int, Field(ge=0)] = 0
+    """The same for one client address; 0: no bound of its own, as behind a proxy, where all have the proxy's."""
+    handshake_timeout_s: Annotated[float, Field(gt=0, le=300)] = 10.0
+    """A connection that has not sent its whole opening request by then is closed."""
+    idle_timeout_s: Annotated[float, Field(ge=0)] = 300.0
+    """A client that follows nothing and has asked nothing for this long is closed with 1008; 0: never."""
     max_subscriptions_per_client: Annotated[int, Field(ge=1)] = 5000
     """Streams one client may follow."""
     max_request_bytes: Annotated[int, Field(ge=1024, le=1024 * 1024)] = 65536
@@ -351,8 +361,18 @@ class GatewaySection(Section):
     """Requests per second that one client may make."""
     request_burst: Annotated[int, Field(ge=1)] = 200
     """Requests that may come at once."""
+    outbox_soft_bytes: Annotated[int, Field(ge=65536)] = 1024 * 1024
+    """What may wait to be sent to one client; past it the client is conflated until its socket has drained."""
+    outbox_soft_age_s: Annotated[float, Field(gt=0)] = 1.0
+    """And so is a client whose socket has taken nothing for so long."""
     outbox_bytes: Annotated[int, Field(ge=65536)] = 16 * 1024 * 1024
-    """What may wait to be sent to one client; past it the client is closed with 4001."""
+    """What may wait for a conflated client (answers to its requests); past it the client is closed with 4001."""
+    outbox_age_s: Annotated[float, Field(gt=0)] = 30.0
+    """And so is a client whose socket has taken nothing for so long."""
+    client_messages_per_s: Annotated[float, Field(ge=0)] = 0.0
+    """A client that would get more is conflated, never more than it can make up for; 0: no limit."""
+    client_bytes_per_s: Annotated[float, Field(ge=0)] = 0.0
+    """The same in bytes of market data."""
     join_tail_bytes: Annotated[int, Field(ge=0)] = 256 * 1024
     """A cached snapshot whose tail of increments is longer than this is asked for anew."""
     join_snapshot_age_s: Annotated[float, Field(ge=0, le=600)] = 1.0
@@ -365,6 +385,13 @@ class GatewaySection(Section):
     """WebSocket pings to clients; one that does not answer for as long is closed."""
     drain_s: Annotated[float, Field(ge=0, le=300)] = 1.0
     """At shutdown clients are sent away one after the other over this long."""
+
+
+    @model_validator(mode="after")
+    def _soft_bounds_are_below_the_hard_ones(self) -> "GatewaySection":
+        if self.outbox_soft_bytes > self.outbox_bytes or self.outbox_soft_age_s > self.outbox_age_s:
+            raise ValueError("outbox_soft_bytes and outbox_soft_age_s must not be above outbox_bytes and outbox_age_s")
+        return self
 
 
 class OpsSection(Section):

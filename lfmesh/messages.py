@@ -335,6 +335,22 @@ class Telemetry(msgspec.Struct, frozen=True):
     cpu_s: float
     rss_bytes: int
     statistics: dict[str, Any] = {}
+    slowest: list["SlowClient"] = []
+
+
+class SlowClient(msgspec.Struct, frozen=True):
+    """One of the clients of a gateway for which most waits; `lag_ms` is how long the oldest of it has waited.
+
+    `client` is its address and port, `waiting_bytes` what waits in the outbox and the socket's buffer, `conflated` how
+    often it was conflated since it came, `conflating` whether it is now.
+    """
+
+    client: str
+    lag_ms: float
+    waiting_bytes: int
+    conflated: int
+    conflating: bool
+    subscriptions: int
 
 
 class StatusChange(msgspec.Struct, frozen=True):

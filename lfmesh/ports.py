@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any, Literal, NamedTuple, Protocol, runtime_ch
 
 import msgspec
 
-from lfmesh.messages import ServiceRecord
+from lfmesh.messages import ServiceRecord, SlowClient
 from lfmesh.types import InputPosition, Position, Role, StreamKey
 
 if TYPE_CHECKING:
@@ -117,6 +117,24 @@ class MayStandBy(Protocol):
     @property
     def active(self) -> bool:
         """True while it is the one that works."""
+
+
+@runtime_checkable
+class ServesClients(Protocol):
+    """A service with clients of its own, that can tell which of them are slow."""
+
+    def slowest(self) -> list[SlowClient]:
+        """The clients for which most waits, at most ten, the worst first; none for which nothing waits."""
+
+
+class Admission(Protocol):
+    """Who may connect, over all worker processes of a gateway. Every `admit` that says yes is ended by a `leave`."""
+
+    async def admit(self, address: str) -> str:
+        """Take one more connection of this client address; empty, or why not: `full`, `address` (too many of it)."""
+
+    def leave(self, address: str) -> None:
+        """One connection of this address has ended."""
 
 
 class ReplayState(NamedTuple):

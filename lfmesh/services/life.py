@@ -23,7 +23,7 @@ from lfmesh.messages import ServiceRecord, Telemetry
 from lfmesh.observe import process
 from lfmesh.observe.http import HttpServer, health_routes, serve_http
 from lfmesh.observe.metrics import MetricsText
-from lfmesh.ports import Context, Figures, MayStandBy, ServesHttp, Service, Vitals
+from lfmesh.ports import Context, Figures, MayStandBy, ServesClients, ServesHttp, Service, Vitals
 from lfmesh.services.discovery import Discovery, static_peers
 from lfmesh.services.tasks import Tasks
 from lfmesh.services.telemetry import TelemetryPublisher
@@ -208,6 +208,7 @@ class Running:
             cpu_s=vitals.cpu_s or 0.0,
             rss_bytes=vitals.rss_bytes or 0,
             statistics={**statistics, "loop_lag_s": vitals.loop_lag_s},
+            slowest=self.service.slowest() if started and isinstance(self.service, ServesClients) else [],
         )
 
     def _announce_changes(self) -> None:
