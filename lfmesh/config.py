@@ -386,7 +386,6 @@ class GatewaySection(Section):
     drain_s: Annotated[float, Field(ge=0, le=300)] = 1.0
     """At shutdown clients are sent away one after the other over this long."""
 
-
     @model_validator(mode="after")
     def _soft_bounds_are_below_the_hard_ones(self) -> "GatewaySection":
         if self.outbox_soft_bytes > self.outbox_bytes or self.outbox_soft_age_s > self.outbox_age_s:
