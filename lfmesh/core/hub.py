@@ -1,7 +1,8 @@
 """The gateway's heart: streams in, clients out, as plain functions. No await, no clock, no socket.
 
     increments, opened, based, healed, voided ──► ring + open turn ──flush──► one write per client   (hub_streams)
-    subscribe ──► snapshots, tails, positions ──pull──► live                                         (hub_joins)
+                                                   └─► conflaters ──emit──┘                          (hub_lanes)
+    subscribe, or too slow ──► snapshots, tails, positions ──pull──► live                            (hub_joins)
 
 Calls come in the order of events. A turn is: any number of the publisher's calls, then `flush`. Everything else may
 come between turns; what changes who gets what ends an open turn first. Requests to others collect in `take_wants`.
@@ -10,6 +11,7 @@ come between turns; what changes who gets what ends an open turn first. Requests
 from collections import deque
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
+from heapq import nlargest
 from typing import Literal, NamedTuple
 
 from lfmesh.core import hub_history
@@ -18,6 +20,8 @@ from lfmesh.core.hub_clients import OUTBOX_CHUNK_BYTES, Client, Join, Sink
 from lfmesh.core.hub_frames import text_frame, text_frames
 from lfmesh.core.hub_history import ENTRY_OVERHEAD_BYTES, Unit
 from lfmesh.core.hub_joins import JoinCounters, JoinLimits, Joins, Start, Want
+from lfmesh.core.hub_lanes import Lanes, interval_ns
+from lfmesh.core.hub_pace import Pace
 from lfmesh.core.hub_snapshots import Cached, State, TradeIds, state_of
 from lfmesh.core.hub_streams import Fanout, Stream
 from lfmesh.core.ring import ReplayRing, RingStatistics
@@ -32,13 +36,20 @@ _PUBLISHED_NS = 1_000_000_000
 
 @dataclass(frozen=True, slots=True)
 class HubLimits:
-    """`outbox_bytes`: what may wait for one client, in its outbox and its socket's buffer. `stall_ns`: how long a
-    client's socket may take nothing."""
+    """What may wait for one client, in its outbox and its socket's buffer: past `soft_bytes`, or when it has waited
+    for `soft_age_ns`, the client is conflated; past `outbox_bytes`, or when its socket has taken nothing for
+    `stall_ns`, it is closed. Who gets more than `client_messages_per_s` or `client_bytes_per_s` (0: no limit) is
+    conflated, too.
+    """
 
     ring_bytes: int
     ring_age_ns: int
     outbox_bytes: int
+    soft_bytes: int = 1 << 62
+    soft_age_ns: int = 1 << 62
     stall_ns: int = 40_000_000_000
+    client_messages_per_s: float = 0.0
+    client_bytes_per_s: float = 0.0
     heartbeat_ticks: int = 4
     joins: JoinLimits = field(default_factory=JoinLimits)
 
@@ -51,6 +62,8 @@ class HubCounters:
     control: int = 0
     heartbeats: int = 0
     closes: dict[str, int] = field(default_factory=lambda: {"slow_outbox": 0, "slow_stalled": 0})
+    conflations: dict[str, int] = field(default_factory=lambda: {"bytes": 0, "age": 0, "rate": 0})
+    """Clients conflated, by why."""
 
 
 class HubStatistics(NamedTuple):
@@ -60,11 +73,27 @@ class HubStatistics(NamedTuple):
     subscriptions: int
     joining: int
     groups: int
+    lanes_emitted: int
+    lanes_merged: int
     streams: int
+    paused: int
+    conflating: int
     outbox_bytes: int
     deliveries: int
     delivered_bytes: int
     ring: RingStatistics
+
+
+class Waiting(NamedTuple):
+    """One client that is slow: how long its socket has taken nothing more, what waits for it, how often it has been
+    conflated, and whether it is now."""
+
+    name: str
+    lag_ns: int
+    bytes: int
+    conflations: int
+    conflating: bool
+    subscriptions: int
 
 
 class Hub:
@@ -79,9 +108,13 @@ class Hub:
         self._ring: hub_history.Ring = ReplayRing(limits.ring_bytes, limits.ring_age_ns)
         self._streams: dict[StreamKey, Stream] = {}
         self._clients: dict[Client, None] = {}
+        self._paused: dict[Client, None] = {}
         self._next_number = 0
-        self._fanout = Fanout(self._hold)
-        self._joins = Joins(self._fanout, self._ring, limits.joins, archives)
+        metered = limits.client_messages_per_s > 0 or limits.client_bytes_per_s > 0
+        self._fanout = Fanout(self._hold, metered=metered)
+        self._lanes = Lanes(self._fanout, self._ring)
+        self._joins = Joins(self._fanout, self._lanes, self._ring, limits.joins, archives)
+        self._pace = Pace(limits.client_messages_per_s, limits.client_bytes_per_s) if metered else None
         self._outbox_bytes = 0
 
     # What is published ------------------------------------------------------------------------------------------
@@ -106,6 +139,8 @@ class Hub:
         if stream.cached is not None:
             self._joins.extended(stream, frames)
         self._fanout.publish(stream, frames)
+        if stream.lanes:
+            self._lanes.extended(stream, messages)
         if stream.joins:
             self._joins.advanced(stream, now)
 
@@ -170,9 +205,19 @@ class Hub:
     def status(self, stream: Stream, message: bytes) -> None:
         """A status of the stream, to everyone who follows or joins it."""
         frame = text_frame(message)
-        self._fanout.publish(stream, (frame,))
+        for lane in (stream, *stream.lanes.values()):
+            self._fanout.publish(lane, (frame,))
         for client in tuple(stream.joins):
             self._give(client, frame)
+
+    def emit_at(self, now: int) -> int | None:
+        """When to call `emit`; None while nobody wants to be sent less than everything."""
+        return self._lanes.next_at(now)
+
+    def emit(self, now: int) -> None:
+        """What has been held back for `conflate_ms` until now goes out."""
+        self._joins.lane_moved(self._lanes.emit(now))
+        self._fanout.flush()
 
     def flush(self) -> None:
         """End the turn: what was published goes out."""
@@ -180,10 +225,10 @@ class Hub:
 
     # Clients ----------------------------------------------------------------------------------------------------
 
-    def connect(self, sink: Sink) -> Client:
-        """A new client, that follows nothing yet."""
+    def connect(self, sink: Sink, name: str = "", *, deflate: bool = False) -> Client:
+        """A new client, that follows nothing yet; `deflate`: it takes compressed messages."""
         self._next_number += 1
-        client = Client(sink, self._next_number)
+        client = Client(sink, self._next_number, name, deflate)
         self._clients[client] = None
         return client
 
@@ -193,6 +238,7 @@ class Hub:
             return
         self._fanout.flush()
         client.closed = True
+        self._paused.pop(client, None)
         self._joins.forget(client)
         self._outbox_bytes -= client.pending_bytes
         client.pending.clear()
@@ -204,10 +250,10 @@ class Hub:
         client.leaving = True
         self._joins.forget(client)
 
-    def subscribe(self, client: Client, key: StreamKey, start: Start, now: int) -> None:
-        """Follow a stream, from now on or anew."""
+    def subscribe(self, client: Client, key: StreamKey, start: Start, now: int, conflate_ms: int = 0) -> None:
+        """Follow a stream, from now on or anew; with at most one message in `conflate_ms`, if it can be conflated."""
         if not client.closed and not client.leaving:
-            self._joins.begin(client, self.stream(key), start, now)
+            self._joins.begin(client, self.stream(key), start, now, interval_ns(key.channel, conflate_ms))
 
     def unsubscribe(self, client: Client, key: StreamKey) -> None:
         """Follow a stream no more; nothing of it is sent after this call."""
@@ -255,11 +301,15 @@ class Hub:
     def paused(self, client: Client, now: int) -> None:
         """The client's socket takes no more for now."""
         client.paused = True
-        client.paused_at = now
+        client.paused_at = client.progress_at = now
+        client.buffered = client.sink.buffered()
+        if not client.closed:
+            self._paused[client] = None
 
     def drained(self, client: Client) -> None:
         """The client's socket takes bytes again."""
         client.paused = False
+        self._paused.pop(client, None)
         pending = client.pending
         while pending and not client.paused:
             pieces = _take(pending, OUTBOX_CHUNK_BYTES)
@@ -322,11 +372,49 @@ class Hub:
         for stream in self._streams.values():
             if stream.joins:
                 self._joins.due(stream, now)
-        stalled = [
-            client for client in self._clients if client.paused and now - client.paused_at > self._limits.stall_ns
+        if self._paused:
+            self._look_at_paused(now)
+        if self._pace is not None:
+            self._keep_pace(self._pace, now)
+
+    def _look_at_paused(self, now: int) -> None:
+        limits = self._limits
+        for client in tuple(self._paused):
+            buffered = client.sink.buffered()
+            if buffered < client.buffered:
+                client.progress_at = now
+            client.buffered = buffered
+            if now - client.progress_at > limits.stall_ns:
+                self._close_slow(client, "slow_stalled")
+            elif client.live and now - client.paused_at > limits.soft_age_ns:
+                self._conflate(client, "age")
+
+    def _keep_pace(self, pace: Pace, now: int) -> None:
+        pace.advance(now)
+        for client in tuple(self._clients):
+            self._fanout.settle(client)
+            throttled = pace.throttles(client)
+            if throttled and client.live:
+                self._conflate(client, "rate")
+            if throttled != client.throttled:
+                client.throttled = throttled
+                self._joins.pulls.wake(client)
+
+    def slowest(self, count: int, now: int) -> list[Waiting]:
+        """The clients that take least of what they are sent, the worst first."""
+        waiting = [
+            Waiting(
+                client.name,
+                now - client.paused_at if client.paused else 0,
+                client.pending_bytes + client.sink.buffered(),
+                client.conflations,
+                client.conflating,
+                client.subscriptions,
+            )
+            for client in self._clients
+            if client.paused or client.conflating
         ]
-        for client in stalled:
-            self._close_slow(client, "slow_stalled")
+        return nlargest(count, waiting, key=lambda one: (one.lag_ns, one.bytes))
 
     @property
     def streams(self) -> Sequence[Stream]:
@@ -356,6 +444,10 @@ class Hub:
             subscriptions=joining + sum(len(client.live) for client in self._clients),
             joining=joining,
             groups=self._fanout.groups,
+            lanes_emitted=self._lanes.emitted_total,
+            lanes_merged=self._lanes.merged_total,
+            paused=len(self._paused),
+            conflating=sum(client.conflating for client in self._clients),
             streams=len(self._streams),
             outbox_bytes=self._outbox_bytes,
             deliveries=self._fanout.deliveries,
@@ -377,10 +469,13 @@ class Hub:
             stream.trades.newest = frames[-1]
         stream.position = position
         self._joins.uncache(stream)
+        waiting = self._lanes.replaced(stream, position) if stream.lanes else ()
         if len(frames) == 1:
-            self._fanout.publish(stream, frames)
+            for lane in (stream, *stream.lanes.values()):
+                self._fanout.publish(lane, frames)
         else:
             self._joins.detach(stream, frames, position)
+        self._joins.lane_moved(waiting, frames, position)
 
     def _give(self, client: Client, frame: bytes) -> None:
         client.quiet = 0
@@ -395,8 +490,17 @@ class Hub:
         client.pending.append(data)
         client.pending_bytes += len(data)
         self._outbox_bytes += len(data)
-        if client.pending_bytes + client.sink.buffered() > self._limits.outbox_bytes:
+        waiting = client.pending_bytes + client.sink.buffered()
+        if waiting > self._limits.outbox_bytes:
             self._close_slow(client, "slow_outbox")
+        elif waiting > self._limits.soft_bytes and client.live:
+            self._conflate(client, "bytes")
+
+    def _conflate(self, client: Client, why: str) -> None:
+        self.counters.conflations[why] += 1
+        client.conflations += 1
+        self._joins.conflate(client)
+        client.conflating = bool(client.joins)
 
     def _close_slow(self, client: Client, why: str) -> None:
         self.counters.closes[why] += 1

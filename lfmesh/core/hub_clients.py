@@ -3,8 +3,9 @@
     live       gets the stream's messages with its group, as they are published
     joining    is on its way to live: waits for something, or has a queue that is pulled as the socket drains
 
-The outbox holds what was made for the client while its socket did not take it. It is bounded; what is pulled is not in
-it, since it can wait where it is.
+The outbox holds what was made for the client while its socket did not take it. It is bounded: past the soft bound the
+client is conflated, which makes all that it follows joins again. What is pulled is not in it, since it can wait where
+it is.
 """
 
 from collections import deque
@@ -15,7 +16,7 @@ from lfmesh.core.hub_snapshots import Holding
 from lfmesh.types import Position, SnapshotReason
 
 if TYPE_CHECKING:
-    from lfmesh.core.hub_streams import Group, Stream
+    from lfmesh.core.hub_streams import Group, Lane, Stream
 
 OUTBOX_CHUNK_BYTES = 256 * 1024
 """A drained socket is given about this much at once."""
@@ -34,7 +35,7 @@ class Sink(Protocol):
         """Begin to close the connection; nothing is written any more."""
 
 
-Awaited = Literal["snapshot", "position", "retransmission", "archive"]
+Awaited = Literal["snapshot", "position", "retransmission", "archive", "lane"]
 
 
 @dataclass(slots=True, eq=False)
@@ -78,6 +79,10 @@ class Join:
     deadline: int = 0
     queue: deque[bytes] = field(default_factory=deque)
     cursor: Position | None = None
+    interval_ns: int = 0
+    """At most one message per so long is wanted (`hub_lanes`); 0: every message."""
+    skips: bool = False
+    """What was missed meanwhile is not to be sent: when its turn comes it wants the state, if there is a newer one."""
     gives: Holding | None = None
     piece: Piece | None = None
     """The answer to a WantOlder or WantArchive of which there are frames in its queue."""
@@ -98,7 +103,7 @@ class Join:
 
     def begin_anew(self, holding: Holding | None) -> None:
         """What the client gets next is a snapshot; `holding` is what it holds of the stream, if anything is known."""
-        if self.sent:
+        if self.sent and self.reason != "conflated":
             self.reason = "gap"
         if holding is not None and (self.sent or self.holding is not None):
             self.holding = holding
@@ -110,7 +115,10 @@ class Client:
 
     sink: Sink
     number: int
-    live: "set[Stream]" = field(default_factory=set)
+    name: str = ""
+    deflate: bool = False
+    """True if it takes compressed messages."""
+    live: "dict[Stream, Lane]" = field(default_factory=dict)
     joins: "dict[Stream, Join]" = field(default_factory=dict)
     pulls: deque[Join] = field(default_factory=deque)
     group: "Group | None" = None
@@ -118,6 +126,20 @@ class Client:
     pending_bytes: int = 0
     paused: bool = False
     paused_at: int = 0
+    buffered: int = 0
+    progress_at: int = 0
+    """While paused: what its socket's buffer held when it was looked at, and since when it holds no less."""
+    conflations: int = 0
+    """How often it was conflated."""
+    conflating: bool = False
+    """True from then on until it is live again on everything."""
+    throttled: bool = False
+    """True while it has had all that its rate allows."""
+    used_messages: int = 0
+    used_bytes: int = 0
+    base_messages: int = 0
+    base_bytes: int = 0
+    """What it was sent, where that is metered (`Fanout.settle`), and its group's counts up to which that is in it."""
     closed: bool = False
     leaving: bool = False
     """True when it is sent nothing any more but what waits for it."""

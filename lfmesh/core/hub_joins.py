@@ -7,7 +7,11 @@
 
 Queues are pulled as the sockets drain (hub_pulls), so what a slow client waits for costs nothing but its place in the
 ring. If our ring has lost that, the publisher's is asked (hub_older), then an archive (hub_archive); if nobody has it
-any more, there is a snapshot.
+any more, there is a snapshot. Who wants at most one message per interval goes live on a lane of the stream (hub_lanes),
+and is never given older messages: a snapshot, or one message, says as much.
+
+A client that is too slow for what it follows is conflated: all of it becomes joins. Trades go on from where they were;
+of the others there is a snapshot of the state of then, when the socket has drained.
 
 However many clients wait for a stream's snapshot, it is asked for once (`WantSnapshot`), and kept for those who come
 later while it is young and what was published after it is short. If no newer one is to be had, an old one serves.
@@ -23,10 +27,11 @@ from lfmesh.core.contents import KEPT_TRADES
 from lfmesh.core.hub_archive import Archive, WantArchive
 from lfmesh.core.hub_clients import Awaited, Client, Join
 from lfmesh.core.hub_history import Ring, Run, Unit
+from lfmesh.core.hub_lanes import ConflatedLane, Lanes
 from lfmesh.core.hub_older import Older, OlderLimits, WantOlder
 from lfmesh.core.hub_pulls import PULL_BYTES, Pulls
 from lfmesh.core.hub_snapshots import SOMETHING, Cached, Holding, State
-from lfmesh.core.hub_streams import Fanout, Stream
+from lfmesh.core.hub_streams import Fanout, Lane, Stream
 from lfmesh.types import Position, SnapshotReason, StreamKey
 
 _AHEAD_NS = 2_000_000_000
@@ -109,38 +114,49 @@ class Joins:
     `archives` tells how many archives can be asked for a stream, now.
     """
 
-    def __init__(self, fanout: Fanout, ring: Ring, limits: JoinLimits, archives: Callable[[StreamKey], int]) -> None:
+    def __init__(
+        self,
+        fanout: Fanout,
+        lanes: Lanes,
+        ring: Ring,
+        limits: JoinLimits,
+        archives: Callable[[StreamKey], int],
+    ) -> None:
         self.wants: list[Want] = []
         self.counters = JoinCounters()
         self._fanout = fanout
+        self._lanes = lanes
         self._ring = ring
         self._limits = limits
         older = OlderLimits(limits.older_bytes, limits.archive_bytes, limits.resume_bytes, limits.trades)
         self._older = Older(self, ring, older, archives)
         self._now = 0
-        self.pulls = Pulls(fanout, self._tail, self._lost, self._emptied)
+        self.pulls = Pulls(fanout, self._follow_on, self._enter, self._lost, self._emptied, self._want)
         self._cached: OrderedDict[Stream, Cached] = OrderedDict()
         self._cached_bytes = 0
 
     # Begin and end ----------------------------------------------------------------------------------------------
 
-    def begin(self, client: Client, stream: Stream, start: Start, now: int) -> None:
-        """Follow a stream, or follow it anew from this start."""
-        if isinstance(start, Next) and stream in client.live:
+    def begin(self, client: Client, stream: Stream, start: Start, now: int, interval_ns: int = 0) -> None:
+        """Follow a stream, or follow it anew from this start; with at most one message per interval (`hub_lanes`)."""
+        lane = client.live.get(stream)
+        if isinstance(start, Next) and lane is not None and _interval_of(lane) == interval_ns:
             return
         self.drop(client, stream)
         self._now = now
         self.counters.joins += 1
         match start:
-            case Next():
-                self._fanout.enter(client, stream)
-            case Fresh():
-                self._want(self._join(client, stream), now)
+            case Next() if not interval_ns:
+                self._fanout.enter(client, stream, stream)
+            case Next() if stream.position is not None:
+                self.send(self._join(client, stream, interval_ns=interval_ns), (), stream.position)
+            case Fresh() | Next():
+                self._want(self._join(client, stream, interval_ns=interval_ns), now)
             case After(position):
-                self._resume(self._join(client, stream, position), now)
+                self._resume(self._join(client, stream, position, interval_ns), now)
             case AfterSeq(seq):
                 found = self._ring.from_seq(stream.key, seq)
-                join = self._join(client, stream, found or Position(0, seq))
+                join = self._join(client, stream, found or Position(0, seq), interval_ns)
                 if found is None:
                     self.fail(join, now)
                 else:
@@ -152,6 +168,8 @@ class Joins:
             self._fanout.leave(client, (stream,))
         join = client.joins.pop(stream, None)
         if join is not None:
+            if join.waits == "lane":
+                self._lanes.forget(join)
             self._set(join, None)
             del stream.joins[client]
             self._clear(join)
@@ -166,10 +184,29 @@ class Joins:
     def detach(self, stream: Stream, frames: Sequence[bytes], position: Position) -> None:
         """Live clients get these frames as their sockets drain, then what comes after `position`, then are live."""
         for client in self._fanout.members(stream):
-            self._fanout.leave(client, (stream,))
-            join = self._join(client, stream)
+            join = self._moved(client, stream)
             join.holding, join.sent = SOMETHING, True
             self.send(join, frames, position)
+
+    def conflate(self, client: Client) -> None:
+        """The client does not keep up: it gets what it follows as its socket drains, and of ticker and book only the
+        state of then."""
+        self._fanout.flush()
+        for stream, lane in tuple(client.live.items()):
+            at = lane.position if isinstance(lane, ConflatedLane) else stream.position
+            if at is None:
+                continue  # of this nothing has been sent yet
+            join = self._moved(client, stream)
+            join.reason, join.sent = "conflated", True
+            join.skips = stream.trades is None
+            join.holding = SOMETHING if join.skips else stream.holding(at)
+            self.send(join, (), at)
+
+    def lane_moved(self, joins: Iterable[Join], frames: Sequence[bytes] = (), position: Position | None = None) -> None:
+        """What these joins waited for has come to their lane: they follow on; with a snapshot, from it."""
+        for join in joins:
+            assert join.cursor is not None
+            self.send(join, frames, position or join.cursor)
 
     def restart(self, stream: Stream, holding: Holding | None, now: int, reason: SnapshotReason = "gap") -> None:
         """What clients hold of the stream is void: all get a snapshot when there is one; live ones hold `holding`.
@@ -177,12 +214,14 @@ class Joins:
         `holding` None: it is to be as if they had held nothing, so that nothing is declared missing.
         """
         for client in self._fanout.members(stream):
-            self._fanout.leave(client, (stream,))
-            join = self._join(client, stream)
+            join = self._moved(client, stream)
             join.reason, join.holding, join.sent = reason, holding, True
             self._want(join, now)
+        self._lanes.voided(stream)
         for join in tuple(stream.joins.values()):
-            if join.waits is None:  # how much of its queue was sent is not known: at least what it began with
+            if (
+                join.waits is None or join.waits == "lane"
+            ):  # how much of its queue was sent is not known: at least what it began with
                 join.begin_anew(None)
                 if holding is None:
                     join.reason, join.holding = reason if join.sent else join.reason, None
@@ -276,8 +315,14 @@ class Joins:
 
     # Inside -----------------------------------------------------------------------------------------------------
 
-    def _join(self, client: Client, stream: Stream, target: Position | None = None) -> Join:
-        join = Join(client, stream, "subscribe", None)
+    def _moved(self, client: Client, stream: Stream) -> Join:
+        """A live client is joining again."""
+        interval_ns = _interval_of(client.live[stream])
+        self._fanout.leave(client, (stream,))
+        return self._join(client, stream, interval_ns=interval_ns)
+
+    def _join(self, client: Client, stream: Stream, target: Position | None = None, interval_ns: int = 0) -> Join:
+        join = Join(client, stream, "subscribe", None, interval_ns=interval_ns)
         if target is not None:
             join.reason, join.target, join.holding = "resume_failed", target, stream.holding(target)
         client.joins[stream] = stream.joins[client] = join
@@ -300,13 +345,22 @@ class Joins:
         run = self.own(join, target)
         if run is not None:
             self.count(join, "ring")
+            if join.interval_ns:  # which makes one message of it
+                run = Run([], target)
             self.send(join, run.frames, run.end)
+        elif join.interval_ns:
+            self.fail(join, now)
         else:
             self._older.wait(join, now)
 
     def _lost(self, join: Join, now: int) -> None:
         """The ring has lost what comes next; where the client stands is known."""
         assert join.cursor is not None
+        if join.interval_ns:
+            join.reason = "conflated" if join.sent else join.reason
+            self.uncache(join.stream)  # so old that what follows it is lost
+            self._want(join, now)
+            return
         self.counters.caught_up += not join.served
         join.target, join.served = join.cursor, True
         join.begin_anew(join.stream.holding(join.cursor))
@@ -356,6 +410,21 @@ class Joins:
             return None
         return self._tail(stream, position)
 
+    def _follow_on(self, join: Join) -> Run | None:
+        if join.interval_ns:
+            return self._lanes.follow_on(join)
+        assert join.cursor is not None
+        return self._tail(join.stream, join.cursor)
+
+    def _enter(self, join: Join) -> bool:
+        if not join.interval_ns:
+            self._fanout.enter(join.client, join.stream, join.stream)
+            return True
+        entered, waits = self._lanes.enter(join)
+        if waits:
+            self._set(join, "lane")
+        return entered
+
     def _tail(self, stream: Stream, position: Position) -> Run | None:
         if position == stream.position:
             return Run([], position)
@@ -364,6 +433,8 @@ class Joins:
     # Snapshots --------------------------------------------------------------------------------------------------
 
     def _want(self, join: Join, now: int) -> None:
+        if join.waits == "lane":
+            self._lanes.forget(join)
         self._set(join, "snapshot")
         self._clear(join)
         stream, cached = join.stream, join.stream.cached
@@ -392,12 +463,15 @@ class Joins:
     def _serve(self, join: Join, cached: Cached) -> None:
         at = join.stream.position
         assert at is not None
-        tail = cached.tail()
         holding = join.holding
         if holding is not None and holding.trade_id is None:
             holding = join.stream.holding(holding.position)
         frames = cached.frames(join.reason, holding)
         join.gives = cached.held
+        if join.interval_ns:
+            self.send(join, frames, cached.state.position)
+            return
+        tail = cached.tail()
         self.send(join, (*frames, tail) if tail else frames, at)
 
     def _ask(self, stream: Stream, now: int) -> None:
@@ -411,3 +485,7 @@ class Joins:
         stream.ask_at = now + min(_RETRY_NS << min(stream.ask_attempt, 8), _RETRY_MAX_NS)
         if stream.cached is not None:
             self._serve_waiting(stream, stream.cached)
+
+
+def _interval_of(lane: Lane) -> int:
+    return lane.interval_ns if isinstance(lane, ConflatedLane) else 0

@@ -10,13 +10,13 @@ from collections.abc import Callable, Iterable
 
 from lfmesh.core.hub_clients import Client, Join
 from lfmesh.core.hub_history import Run
-from lfmesh.core.hub_streams import Fanout, Stream
+from lfmesh.core.hub_streams import Fanout
 from lfmesh.types import Position
 
 PULL_BYTES = 256 * 1024
 """A client is given about this much in one turn: one part of a big snapshot."""
-PULL_CLIENTS = 128
-"""So many clients are served in one turn, the others in the next ones."""
+PULL_WORK = 400
+"""A turn ends when about so many streams, or pieces of them, were served: a few ms. The next turns serve the others."""
 _SLICE_BYTES = 64 * 1024
 _SPARE_PULLS = 64
 
@@ -24,22 +24,29 @@ _SPARE_PULLS = 64
 class Pulls:
     """See the module's docstring.
 
-    `tail` gives what came after a position of a stream, a piece at a time (None: the ring has not got it); `lost` is
-    called with a join to which the ring can give no more, `emptied` with one whose queue has been sent.
+    `tail` gives what comes after a join's cursor, a piece at a time (None: the ring has not got it). When nothing does,
+    `enter` is called: True if the client is live on the stream then, False if the join waits for something. `lost` is
+    called with a join to which the ring can give no more, `emptied` with one whose queue has been sent, `latest` with
+    one that is to get the state of now.
     """
 
     def __init__(
         self,
         fanout: Fanout,
-        tail: Callable[[Stream, Position], Run | None],
+        tail: Callable[[Join], Run | None],
+        enter: Callable[[Join], bool],
         lost: Callable[[Join, int], None],
         emptied: Callable[[Join], None],
+        latest: Callable[[Join, int], None],
     ) -> None:
         self.bytes = 0
         self._fanout = fanout
         self._tail = tail
+        self._enter = enter
         self._lost = lost
         self._emptied = emptied
+        self._latest = latest
+        self._work = 0
         self._ready: dict[Client, None] = {}
 
     @property
@@ -61,7 +68,7 @@ class Pulls:
 
     def wake(self, client: Client) -> None:
         """The client may have something to get, and its socket may take it."""
-        if client.pulls and not client.paused and not client.pending:
+        if client.pulls and not client.paused and not client.pending and not client.throttled:
             self._ready[client] = None
 
     def forget(self, client: Client) -> None:
@@ -72,9 +79,14 @@ class Pulls:
     def pull(self, now: int) -> bool:
         """Give the next clients a piece; True if there is more to do."""
         self._fanout.flush()
-        for client in list(self._ready)[:PULL_CLIENTS]:
+        self._work = 0
+        for client in tuple(self._ready):
+            if self._work >= PULL_WORK:
+                break
+            if client not in self._ready:
+                continue
             del self._ready[client]
-            if not client.paused and not client.pending:
+            if not client.paused and not client.pending and not client.throttled:
                 self._serve(client, now)
                 self.wake(client)
         return bool(self._ready)
@@ -87,13 +99,14 @@ class Pulls:
         while pulls and room > 0:
             join = pulls[0]
             if _is_under_way(join):
+                self._work += 1
                 taken = _slice(join, room, pieces)
                 room -= taken
                 if join.queue and not taken:
                     break  # a part that does not fit into this turn
                 if not join.queue and join.piece is not None:
                     self._emptied(join)
-                if join.queue or self._refill(join):
+                if join.queue or self._refill(join, now):
                     pulls.rotate(-1)
                     continue
                 done.append(join)
@@ -101,24 +114,39 @@ class Pulls:
             pulls.popleft()
         if pieces:
             client.quiet = 0
+            client.used_messages += len(pieces)
+            client.used_bytes += PULL_BYTES - room
             client.sink.write(b"".join(pieces))
             self.bytes += PULL_BYTES - room
         for join in done:
-            if join.cursor == join.stream.position:
-                del client.joins[join.stream], join.stream.joins[client]
-                self._fanout.enter(client, join.stream)
-            else:
+            if join.waits is None and not self._end(join):
                 self._lost(join, now)
 
-    def _refill(self, join: Join) -> bool:
+    def _refill(self, join: Join, now: int) -> bool:
         """Queue what was published meanwhile; False if there is nothing more, or the ring has lost it."""
-        assert join.cursor is not None
-        run = self._tail(join.stream, join.cursor)
+        if join.skips:
+            join.skips = False
+            if join.cursor != join.stream.position:
+                self._latest(join, now)
+                return True  # it has a queue now, or waits for one
+        run = self._tail(join)
         if run is None or not run.frames:
             return False
         join.queue.extend(run.frames)
         join.cursor = run.end
         return True
+
+    def _end(self, join: Join) -> bool:
+        """A join has been given all that there was: it is live, or waits. False: the ring has lost the rest."""
+        client, stream = join.client, join.stream
+        if not join.interval_ns and join.cursor != stream.position:
+            return False
+        if self._enter(join):
+            del client.joins[stream], stream.joins[client]
+            if not client.joins:
+                client.conflating = False
+            return True
+        return join.waits is not None
 
 
 def _is_under_way(join: Join) -> bool:

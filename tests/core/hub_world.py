@@ -153,6 +153,7 @@ class Follow:
     trade_id: int | None = None
     parts: list[SnapshotMessage] = field(default_factory=list)
     begun: bool = False
+    conflated: bool = False
 
 
 class Reader:
@@ -164,8 +165,17 @@ class Reader:
         self.seen: list[str] = []
         self.snapshots: dict[StreamKey, list[str]] = {}
 
-    def follow(self, key: StreamKey, start: str, position: Position | None = None, trade_id: int | None = None) -> None:
-        self.follows[key] = Follow(start, position, trade_id)
+    def follow(
+        self,
+        key: StreamKey,
+        start: str,
+        position: Position | None = None,
+        trade_id: int | None = None,
+        *,
+        conflate_ms: int = 0,
+    ) -> None:
+        conflated = conflate_ms > 0 and key.channel is not Channel.TRADES
+        self.follows[key] = Follow(start, position, trade_id, conflated=conflated)
 
     def leave(self, key: StreamKey) -> None:
         del self.follows[key]
@@ -188,9 +198,19 @@ class Reader:
         follow = self.follows[key]
         here = Position(data.epoch, data.seq)
         truth = self.publishers[key].at(here)
+        if follow.conflated:
+            assert data.prev_seq is not None, f"{key}: an increment that is not conflated, {here}"
+            if follow.position is not None:
+                assert (data.epoch, data.prev_seq) == follow.position, (
+                    f"{key}: {data.prev_seq} is not {follow.position}"
+                )
+            assert data.prev_seq < data.seq
+            text = text.replace(b'"prev_seq":%d,' % data.prev_seq, b"")
+        else:
+            assert data.prev_seq is None
         if follow.position is None:
             assert follow.start == "next", f"{key} began with an increment"
-        else:
+        elif not follow.conflated:
             assert here == (follow.position.epoch, follow.position.seq + 1), f"{key}: {here} after {follow.position}"
         assert not follow.parts, "an increment between the parts of its stream's snapshot"
         match data:
@@ -222,7 +242,9 @@ class Reader:
         follow.parts = []
         self.snapshots.setdefault(key, []).append(data.reason)
         if not follow.begun:
-            expected = {"fresh": ("subscribe",), "after": ("resume_failed", "epoch", "gap"), "next": None}[follow.start]
+            expected = {"fresh": ("subscribe",), "after": ("resume_failed", "epoch", "gap", "conflated"), "next": None}[
+                follow.start
+            ]
             assert expected is None or data.reason in expected, f"{key} began ({follow.start}) with {data.reason}"
         assert text[text.index(b'"state":') + 8 : -2] in truth.states[here], f"not the state at {here}"
         if isinstance(data, TradesSnapshot):

@@ -11,7 +11,7 @@ from lfmesh.core.hub_clients import Client
 from lfmesh.core.hub_frames import text_frames
 from lfmesh.core.hub_joins import After, AfterSeq, Fresh, JoinLimits, Next, WantSnapshot
 from lfmesh.core.hub_older import WantOlder
-from lfmesh.core.hub_pulls import PULL_CLIENTS
+from lfmesh.core.hub_pulls import PULL_WORK
 from lfmesh.core.hub_snapshots import State
 from lfmesh.types import Channel, Position, StreamKey
 from tests.core.hub_world import LATEST_TRADES, TERM, Publisher, split
@@ -172,12 +172,12 @@ def test_however_many_wait_the_state_is_asked_for_once_and_its_bytes_are_shared(
     desk = Desk()
     desk.open(TICKER)
     desk.publish(TICKER, 5)
-    people = [desk.client() for _ in range(300)]
+    people = [desk.client() for _ in range(1000)]
     for client, _ in people:
         desk.hub.subscribe(client, TICKER, Fresh(), desk.now)
     assert desk.hub.take_wants() == [WantSnapshot(TICKER, 1)]
     desk.hub.snapshot(TICKER, desk.state(TICKER, back=2), desk.now)
-    assert desk.pull() == -(-300 // PULL_CLIENTS)
+    assert desk.pull() == -(-1000 // PULL_WORK)
     for _, sink in people:
         assert len(sink.written) == 1
         assert positions(sink.take()) == [("snapshot", E, 3), ("incr", E, 4), ("incr", E, 5)]

@@ -31,6 +31,7 @@ KEYS = (
 )
 keys = st.sampled_from(KEYS)
 clients = st.integers(0, 2)
+wishes = st.sampled_from((0, 0, 10, 30, 1000))
 
 
 class Interleavings(RuleBasedStateMachine):
@@ -51,13 +52,19 @@ class Interleavings(RuleBasedStateMachine):
         tail=st.sampled_from((0, 1_000, 100_000)),
         archives=st.integers(0, 2),
         resume=st.sampled_from((5_000, 1_000_000)),
+        soft=st.sampled_from((1_000, 6_000, 1_000_000)),
+        pace=st.sampled_from((0.0, 0.0, 3.0)),
     )
-    def begin(self, ring: int, tail: int, archives: int, resume: int) -> None:
+    def begin(self, ring: int, tail: int, archives: int, resume: int, soft: int, pace: float) -> None:
         self.archives = archives
         limits = HubLimits(
             ring,
             0,
             1_000_000_000,
+            soft_bytes=soft,
+            soft_age_ns=2 * SECOND,
+            client_messages_per_s=pace,
+            client_bytes_per_s=pace * 300,
             stall_ns=10_000 * SECOND,
             joins=JoinLimits(
                 tail, 10_000, 2 * SECOND, 20_000, trades=LATEST_TRADES, archive_bytes=20_000, resume_bytes=resume
@@ -155,26 +162,27 @@ class Interleavings(RuleBasedStateMachine):
 
     # Clients ----------------------------------------------------------------------------------------------------
 
-    @rule(who=clients, key=keys)
-    def subscribe(self, who: int, key: StreamKey) -> None:
+    @rule(who=clients, key=keys, conflate_ms=wishes)
+    def subscribe(self, who: int, key: StreamKey, conflate_ms: int) -> None:
         client, _, reader = self.people[who]
         self.settle_buffer(who)
         self.hub.flush()
         self.settle_buffer(who)
-        reader.follow(key, "fresh")
-        self.hub.subscribe(client, key, Fresh(), self.now)
+        reader.follow(key, "fresh", conflate_ms=conflate_ms)
+        self.hub.subscribe(client, key, Fresh(), self.now, conflate_ms)
         self.take_wants()
 
-    @rule(who=clients, key=keys)
-    def subscribe_without_snapshot(self, who: int, key: StreamKey) -> None:
+    @rule(who=clients, key=keys, conflate_ms=wishes)
+    def subscribe_without_snapshot(self, who: int, key: StreamKey, conflate_ms: int) -> None:
         client, _, reader = self.people[who]
         if key not in self.hub.subscriptions(client):
             self.settle_buffer(who)
-            reader.follow(key, "next")
-            self.hub.subscribe(client, key, Next(), self.now)
+            reader.follow(key, "next", conflate_ms=conflate_ms)
+            self.hub.subscribe(client, key, Next(), self.now, conflate_ms)
+            self.take_wants()
 
-    @rule(who=clients, key=keys, back=st.integers(0, 30), bare=st.booleans())
-    def resume(self, who: int, key: StreamKey, back: int, bare: bool) -> None:
+    @rule(who=clients, key=keys, back=st.integers(0, 30), bare=st.booleans(), conflate_ms=wishes)
+    def resume(self, who: int, key: StreamKey, back: int, bare: bool, conflate_ms: int) -> None:
         """From any position that there ever was, also those that our own socket has not brought yet."""
         client, _, reader = self.people[who]
         publisher = self.publishers[key]
@@ -187,13 +195,13 @@ class Interleavings(RuleBasedStateMachine):
         self.settle_buffer(who)
         self.hub.flush()
         self.settle_buffer(who)
-        reader.follow(key, "after", at, publisher.ids[at])
+        reader.follow(key, "after", at, publisher.ids[at], conflate_ms=conflate_ms)
         stream = self.hub.stream(key)
         honest = stream.position is not None and stream.position.epoch == at.epoch
         if bare and honest:
-            self.hub.subscribe(client, key, AfterSeq(at.seq), self.now)
+            self.hub.subscribe(client, key, AfterSeq(at.seq), self.now, conflate_ms)
         else:
-            self.hub.subscribe(client, key, After(at), self.now)
+            self.hub.subscribe(client, key, After(at), self.now, conflate_ms)
         self.take_wants()
 
     @rule(who=clients, key=keys)
@@ -307,6 +315,12 @@ class Interleavings(RuleBasedStateMachine):
     def tick(self, step: int) -> None:
         self.now += step
         self.hub.tick(self.now)
+        self.emit()
+
+    @rule()
+    def emit(self) -> None:
+        self.hub.emit_at(self.now)
+        self.hub.emit(self.now)
         self.take_wants()
 
     @invariant()
@@ -325,15 +339,14 @@ class Interleavings(RuleBasedStateMachine):
         for who in range(3):
             self.drain(who)
         for _ in range(200):
-            self.now += SECOND
-            self.hub.tick(self.now)
-            self.take_wants()
+            self.tick(SECOND)
             self.answer_all()
             while self.hub.pull(self.now):
                 pass
             if not any(client.joins for client, _, _ in self.people) and not self.take_wants():
                 break
         self.hub.flush()
+        self.tick(SECOND)
         older = self.hub._joins._older
         assert older.room.bytes == older.archive.room.bytes == 0
         for client, sink, reader in self.people:
@@ -399,7 +412,9 @@ def random_walk(seed: int, steps: int) -> None:
     draw = random.Random(seed)
     world = Interleavings()
     ring, tail = draw.choice((3_000, 8_000, 20_000, 1_000_000)), draw.choice((0, 1_000, 3_000, 100_000))
-    world.begin(ring, tail, draw.randint(0, 2), draw.choice((5_000, 1_000_000)))
+    soft, pace = draw.choice((1_000, 4_000, 1_000_000)), draw.choice((0.0, 0.0, 3.0, 20.0))
+    world.begin(ring, tail, draw.randint(0, 2), draw.choice((5_000, 1_000_000)), soft, pace)
+    wishes = draw.choice(((0,), (0, 10), (0, 100, 1000)))
     answers = ("page", "page", "page", "page", "void", "healed", "late", "none", "busy", "silent")
     busy = draw.sample(KEYS, draw.randint(1, 3))
 
@@ -418,9 +433,9 @@ def random_walk(seed: int, steps: int) -> None:
         (1, lambda: world.void(key(), draw.randint(0, 4), draw.random() < 0.5)),
         (2, lambda: world.status(key())),
         (10, world.flush),
-        (6, lambda: world.subscribe(who(), key())),
-        (1, lambda: world.subscribe_without_snapshot(who(), key())),
-        (6, lambda: world.resume(who(), key(), draw.randint(0, 12), draw.random() < 0.3)),
+        (6, lambda: world.subscribe(who(), key(), draw.choice(wishes))),
+        (1, lambda: world.subscribe_without_snapshot(who(), key(), draw.choice(wishes))),
+        (6, lambda: world.resume(who(), key(), draw.randint(0, 12), draw.random() < 0.3, draw.choice(wishes))),
         (2, lambda: world.unsubscribe(who(), key())),
         (2, lambda: world.stall(who())),
         (5, lambda: world.drain(who())),
@@ -436,6 +451,7 @@ def random_walk(seed: int, steps: int) -> None:
             ),
         ),
         (1, lambda: world.archives_come_and_go(draw.randint(0, 2))),
+        (6, world.emit),
         (4, lambda: world.tick(draw.choice((SECOND // 10, SECOND, 6 * SECOND)))),
     ]
     weights = [weight for weight, _ in actions]

@@ -21,11 +21,12 @@ from lfmesh.core.hub_status import StatusBoard
 from lfmesh.core.repeat import Repeats
 from lfmesh.core.sharding import shard_of, stable_id
 from lfmesh.core.trouble import BadInput, GapFound, GapHealed
-from lfmesh.messages import ServiceRecord
+from lfmesh.messages import ServiceRecord, SlowClient
 from lfmesh.observe.metrics import MetricsText
 from lfmesh.ports import Context, Figures, Replay
 from lfmesh.services.gateway import answers, pages
 from lfmesh.services.gateway.asks import Ask, request
+from lfmesh.services.gateway.crew_member import Member
 from lfmesh.services.gateway.frontdoor import FrontDoor
 from lfmesh.services.gateway.intake import Intake, TermRaised, Voided
 from lfmesh.services.gateway.moments import Moments, NoState
@@ -41,15 +42,19 @@ _ASK_TIMEOUT_S = 1.0
 _ARCHIVE_TIMEOUT_S = 5.0
 """An archive may have to fetch what it is asked for."""
 _HEARTBEAT_TICKS = 4
+_SLOWEST = 10
 
 
 class GatewayService:
-    """See the module's docstring. `replay` is what it serves if that is no live mesh."""
+    """See the module's docstring. `replay` is what it serves if that is no live mesh, `member` the line to the other
+    worker processes of its port if there are such."""
 
     role = Role.GATEWAY
     shard: int | None = None
 
-    def __init__(self, config: Config, context: Context, replay: Replay | None = None) -> None:
+    def __init__(
+        self, config: Config, context: Context, replay: Replay | None = None, member: Member | None = None
+    ) -> None:
         section = config.gateway
         shards = config.mesh.shards
         self.instance = section.instance
@@ -57,6 +62,7 @@ class GatewayService:
         self._config = config
         self._section = section
         self._context = context
+        self._member = member
         self._log = context.log
         self._hub = Hub(_limits(config), lambda key: len(self._archives(key)))
         streams: dict[int, list[StreamKey]] = {shard: [] for shard in range(shards)}
@@ -76,6 +82,7 @@ class GatewayService:
         self._waiting: dict[StreamKey, list[asyncio.Future[State | None]]] = {}
         self._timers: dict[str, asyncio.TimerHandle] = {}
         self._pull_due = False
+        self._emit_at: int | None = None
         self._rate = Rate()
         self._repeats = Repeats()
         self._attached: dict[int, bool] = {}
@@ -93,11 +100,22 @@ class GatewayService:
         )
         self._links = Links(self._transport, self._subscriber, (Role.NORMALIZER, Role.SNAPSHOTTER), shards)
         self._front = FrontDoor(
-            self._section, self._context, self._hub, self._board, self.products, self._settle, self._replay
+            self._section,
+            self._context,
+            self._hub,
+            self._board,
+            self.products,
+            self._settle,
+            self._replay,
+            self._member,
         )
         metrics = MetricsText(self, self._context.vitals)
         try:
-            await self._front.open(pages.routes(self, metrics), pages.prefixes(self))
+            listener = None
+            if self._member is not None:
+                await self._member.open(self.readiness, lambda: metrics.render().decode())
+                listener = self._member.listener
+            await self._front.open(pages.routes(self, metrics, self._member), pages.prefixes(self), listener)
         except BaseException:
             self._transport.close()
             self._transport = None
@@ -170,7 +188,13 @@ class GatewayService:
             connections_total=came.connections_total if came else 0,
             refused_total=dict(came.refused_total) if came else {},
             closes_total=dict(came.closes_total) if came else {},
+            policy_closed_total=dict(came.policy_closed_total) if came else {},
             slow_closed_total=dict(self._hub.counters.closes),
+            slow_clients=hub.paused,
+            conflating=hub.conflating,
+            conflations_total=dict(self._hub.counters.conflations),
+            conflated_messages_total=hub.lanes_emitted,
+            merged_messages_total=hub.lanes_merged,
             requests_total=dict(came.requests_total) if came else {},
             errors_total=dict(came.errors_total) if came else {},
             rate_limited_total=came.rate_limited_total if came else 0,
@@ -225,11 +249,20 @@ class GatewayService:
             clients=hub.clients,
         )
 
+    def slowest(self) -> list[SlowClient]:
+        """The clients for which most waits."""
+        return [
+            SlowClient(one.name, one.lag_ns / 1e6, one.bytes, one.conflations, one.conflating, one.subscriptions)
+            for one in self._hub.slowest(_SLOWEST, self._context.clock())
+        ]
+
     async def stop(self) -> None:
         """Send clients away while data still flows, then let go of the mesh; idempotent."""
         self._moments.close()
         if self._front is not None:
             await self._front.shut()
+        if self._member is not None:
+            self._member.close()
         for timer in self._timers.values():
             timer.cancel()
         if self._transport is not None:
@@ -280,7 +313,21 @@ class GatewayService:
             self._loop.call_soon(self._pull)
         if self._replay is not None:
             self._replay.settled()
+        if self._emit_at is None:
+            self._arm(self._context.clock())
         self._report()
+
+    def _emit(self) -> None:
+        now = self._context.clock()
+        self._hub.emit(now)
+        self._arm(now)
+        self._settle()
+
+    def _arm(self, now: int) -> None:
+        """Be called when what is conflated is due."""
+        self._emit_at = at = self._hub.emit_at(now)
+        if at is not None:
+            self._timers["emit"] = self._loop.call_later(max(0, at - now) / 1e9, self._emit)
 
     def _send(self, ask: Ask) -> None:
         shard = shard_of(ask.key.product, self._config.mesh.shards)
@@ -394,8 +441,11 @@ def _limits(config: Config) -> HubLimits:
         ring_bytes=section.ring_bytes,
         ring_age_ns=round(section.ring_age_s * 1e9),
         outbox_bytes=section.outbox_bytes,
-        # As long as the library waits for a pong, which could not be sent through a socket that takes nothing.
-        stall_ns=round(2 * section.ping_interval_s * 1e9),
+        soft_bytes=section.outbox_soft_bytes,
+        soft_age_ns=round(section.outbox_soft_age_s * 1e9),
+        stall_ns=round(section.outbox_age_s * 1e9),
+        client_messages_per_s=section.client_messages_per_s,
+        client_bytes_per_s=section.client_bytes_per_s,
         heartbeat_ticks=_HEARTBEAT_TICKS,
         joins=JoinLimits(
             tail_bytes=section.join_tail_bytes,

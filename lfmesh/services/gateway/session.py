@@ -94,7 +94,7 @@ class Session:
             status = self._board.now_not_live(key)
             if status is not None:
                 self._say(status)
-            self._hub.subscribe(self._client, key, _start(request, key), now)
+            self._hub.subscribe(self._client, key, _start(request, key), now, request.conflate_ms)
         if self._replay is not None:
             self._replay.subscribed()
 

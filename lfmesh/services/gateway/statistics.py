@@ -25,14 +25,24 @@ class GatewayStatistics(msgspec.Struct, frozen=True):
 
     connections_total: Annotated[int, Meta(description="WebSocket connections opened")]
     refused_total: Annotated[
-        dict[str, int], Meta(description="WebSocket connections refused", extra_json_schema=_by("reason"))
+        dict[str, int], Meta(description="Connections refused, by why", extra_json_schema=_by("reason"))
     ]
     closes_total: Annotated[
         dict[str, int], Meta(description="WebSocket connections ended, by close code", extra_json_schema=_by("code"))
     ]
+    policy_closed_total: Annotated[
+        dict[str, int], Meta(description="Clients closed with 1008, by why", extra_json_schema=_by("reason"))
+    ]
     slow_closed_total: Annotated[
         dict[str, int], Meta(description="Clients closed because they were too slow", extra_json_schema=_by("reason"))
     ]
+    slow_clients: Annotated[int, Meta(description="Clients whose sockets take no more for now")]
+    conflating: Annotated[int, Meta(description="Clients that are conflated and not live again yet")]
+    conflations_total: Annotated[
+        dict[str, int], Meta(description="Clients conflated, by why", extra_json_schema=_by("reason"))
+    ]
+    conflated_messages_total: Annotated[int, Meta(description="Messages made for clients that asked for conflate_ms")]
+    merged_messages_total: Annotated[int, Meta(description="Messages that these stand for")]
     requests_total: Annotated[
         dict[str, int], Meta(description="Requests of clients that were taken", extra_json_schema=_by("op"))
     ]
@@ -121,6 +131,7 @@ class ClientCounters:
     goaways_total: int = 0
     refused_total: Counter[str] = field(default_factory=Counter)
     closes_total: Counter[str] = field(default_factory=Counter)
+    policy_closed_total: Counter[str] = field(default_factory=Counter)
     requests_total: Counter[str] = field(default_factory=Counter)
     errors_total: Counter[str] = field(default_factory=Counter)
 
