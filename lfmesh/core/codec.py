@@ -41,13 +41,14 @@ VERSION = 1
 
 _HEADER = struct.Struct("<BBHIQQQQQQQQQqq")
 _LENGTH = struct.Struct("<I")
-# Of the same header only: version, flags, count, term, epoch, first_seq, ts_publish.
-_INCREMENTS = struct.Struct("<BBxxIQ32xQQ24xq")
+# Of the same header only: version, flags, count, term, epoch, first_seq, ts_publish; and the first message's length.
+_INCREMENTS = struct.Struct("<BBxxIQ32xQQ24xqI")
 # And all but who published it, and from which input.
 _GLANCE = struct.Struct("<BBxxI40xQQQQqq")
 _RAW_HEADER = struct.Struct("<BBBBIIQQQQq")
 _RECORD = struct.Struct("<BxxxIq")
 _NO_INCREMENTS = 0xFF & ~4
+_new = tuple.__new__
 
 
 class Flags(IntFlag):
@@ -174,19 +175,23 @@ def unpack_increments(frame: bytes) -> Increments | None:
     size = len(frame)
     if end < 0 or offset + 4 > size:
         return None
-    version, flags, count, term, epoch, first_seq, ts_publish = _INCREMENTS.unpack_from(frame, end + 1)
+    version, flags, count, term, epoch, first_seq, ts_publish, length = _INCREMENTS.unpack_from(frame, end + 1)
     if version != VERSION or flags & _NO_INCREMENTS or not count:
         return None
-    messages = []
-    length_at = _LENGTH.unpack_from
-    try:
-        for _ in range(count):
-            start = offset + 4
-            offset = start + length_at(frame, offset)[0]
-            messages.append(frame[start:offset])
-    except struct.error:
-        return None
-    return Increments(frame[:end], term, epoch, first_seq, ts_publish, messages) if offset == size else None
+    start = offset + 4
+    offset = start + length
+    messages = [frame[start:offset]]
+    if count > 1:
+        length_at = _LENGTH.unpack_from
+        try:
+            for _ in range(count - 1):
+                start = offset + 4
+                offset = start + length_at(frame, offset)[0]
+                messages.append(frame[start:offset])
+        except struct.error:
+            return None
+    # As the class's own constructor does, in half its time.
+    return _new(Increments, (frame[:end], term, epoch, first_seq, ts_publish, messages)) if offset == size else None
 
 
 def _unpack_header(frame: bytes, offset: int) -> tuple[Header, int, int]:

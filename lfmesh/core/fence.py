@@ -14,36 +14,31 @@ Verdict = Literal["same", "newer", "stale"]
 
 
 class Fence:
-    """The highest term seen of one shard, and whose it is. Terms and instance ids are integers from 1; 0: unknown."""
+    """The highest term seen of one shard, and whose it is. Terms and instance ids are integers from 1; 0: unknown.
 
-    __slots__ = ("_highest", "_instance")
+    Both are plain attributes, to be read only, since each message is held against them.
+    """
+
+    __slots__ = ("highest", "instance")
 
     def __init__(self, highest: int = 0) -> None:
-        self._highest = highest
-        self._instance = 0
-
-    @property
-    def highest(self) -> int:
+        self.highest = highest
         """The term that is in force; 0 before the first."""
-        return self._highest
-
-    @property
-    def instance(self) -> int:
+        self.instance = 0
         """Who speaks under it; 0 before its first message."""
-        return self._instance
 
     def admit(self, term: int, instance: int = 0) -> Verdict:
         """What a message of this term and instance is; a newer publisher is in force from now on."""
-        if term == self._highest:
-            known = self._instance
+        if term == self.highest:
+            known = self.instance
             if instance == known or not instance:
                 return "same"
             if instance < known:
                 return "stale"
-            self._instance = instance
+            self.instance = instance
             return "newer" if known else "same"
-        if term < self._highest:
+        if term < self.highest:
             return "stale"
-        self._highest = term
-        self._instance = instance
+        self.highest = term
+        self.instance = instance
         return "newer"

@@ -126,13 +126,19 @@ class Hub:
             stream = self._streams[key] = Stream(key)
         return stream
 
-    def increments(self, stream: Stream, epoch: int, first_seq: int, messages: Sequence[bytes], now: int) -> None:
-        """The next increments of the stream, in order and without a hole."""
-        frames = text_frames(messages)
-        count = len(frames)
-        size = sum(map(len, frames)) + ENTRY_OVERHEAD_BYTES
-        self._ring.append(stream.key, epoch, first_seq, count, frames, size=size, now=now)
-        stream.position = Position(epoch, first_seq + count - 1)
+    def increments(self, stream: Stream, position: Position, messages: Sequence[bytes], now: int) -> None:
+        """The next increments of the stream, in order and without a hole; `position` is that of the last one."""
+        # The path of every message: no call here that is not needed.
+        count = len(messages)
+        if count == 1:
+            frame = text_frame(messages[0])
+            frames = [frame]
+            size = len(frame) + ENTRY_OVERHEAD_BYTES
+        else:
+            frames = text_frames(messages)
+            size = sum(map(len, frames)) + ENTRY_OVERHEAD_BYTES
+        self._ring.extend(stream.key, position, count, frames, size, now)
+        stream.position = position
         self.counters.messages += count
         if stream.trades is not None:
             stream.trades.newest = frames[-1]

@@ -249,7 +249,7 @@ class Fanout:
                 lane.followers -= 1
             if not old.members:
                 self._end(old)
-        client.group = group = self._group((lanes, client.deflate)) if lanes else None
+        client.group = group = self._group((lanes, client.deflate), client) if lanes else None
         if group is not None:
             group.members[client] = None
             client.base_messages, client.base_bytes = group.messages, group.bytes
@@ -263,10 +263,10 @@ class Fanout:
         for lane in group.lanes:
             del lane.groups[group]
 
-    def _group(self, key: tuple[frozenset[Lane], bool]) -> Group:
+    def _group(self, key: tuple[frozenset[Lane], bool], first: Client) -> Group:
         group = self._groups.get(key)
         if group is None:
-            group = self._groups[key] = Group(tuple(key[0]), key, key[1])
+            group = self._groups[key] = Group(tuple(first.live.values()), key, key[1])
             self._pairs += len(group.lanes)
             self._deflating += group.deflate
             for lane in group.lanes:

@@ -126,6 +126,22 @@ class ReplayRing[K: Hashable, T]:
         while self._bytes > self._max_bytes:
             self._evict_oldest()
 
+    def extend(self, key: K, last: Position, count: int, payload: T, size: int, now: int) -> None:
+        """`append` of increments, `count` of them up to `last`, in the usual case in half its time."""
+        epoch, last_seq = last
+        chain = self._chains.get(key)
+        if chain is not None:
+            entries = chain.entries
+            newest = entries[-1]
+            if newest[0] == epoch and newest[2] + count == last_seq:
+                entries.append(_new(Entry, (epoch, last_seq - count + 1, last_seq, False, None, payload, size, now)))
+                self._order.append(chain)
+                self._bytes += size
+                while self._bytes > self._max_bytes:
+                    self._evict_oldest()
+                return
+        self.append(key, epoch, last_seq - count + 1, count, payload, size=size, now=now)
+
     def expire(self, now: int) -> None:
         """Evict what is older than the age bound."""
         if not self._max_age_ns:

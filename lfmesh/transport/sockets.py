@@ -24,7 +24,7 @@ from lfmesh.errors import BadEndpoint, PortInUse
 
 FramesHandler = Callable[[list[bytes]], None]
 
-_TURN_BUDGET = 512
+_TURN_FRAMES = 512
 _TURN_BYTES = 16 * 1024 * 1024
 _HEARTBEAT_IVL_MS = 250
 _HEARTBEAT_TIMEOUT_MS = 750
@@ -204,14 +204,21 @@ class Socket:
 
 
 class _Receiver(Socket):
-    """A socket that hands over single-frame messages in lists, of at most about `turn_bytes` at a time."""
+    """A socket that hands over single-frame messages in lists, of at most `turn_frames` or about `turn_bytes`."""
 
     def __init__(
-        self, transport: Transport, kind: int, hwm: int, on_frames: FramesHandler, turn_bytes: int = _TURN_BYTES
+        self,
+        transport: Transport,
+        kind: int,
+        hwm: int,
+        on_frames: FramesHandler,
+        turn_bytes: int = _TURN_BYTES,
+        turn_frames: int = _TURN_FRAMES,
     ) -> None:
         super().__init__(transport, kind, hwm)
         self._on_frames = on_frames
         self._turn_bytes = turn_bytes
+        self._turn_frames = turn_frames
 
     def _drain(self) -> bool:
         frames: list[bytes] = []
@@ -219,7 +226,7 @@ class _Receiver(Socket):
         receive, append = self._socket.recv, frames.append
         more = True
         try:
-            for _ in range(_TURN_BUDGET):
+            for _ in range(self._turn_frames):
                 frame = receive(zmq.NOBLOCK)
                 append(frame)
                 size += len(frame)
@@ -267,10 +274,18 @@ class Publisher(_Receiver):
 
 
 class Subscriber(_Receiver):
-    """SUB that connects to any number of publishers."""
+    """SUB that connects to any number of publishers; a turn of the loop takes at most `turn_frames`."""
 
-    def __init__(self, transport: Transport, topics: Iterable[bytes], on_frames: FramesHandler, *, hwm: int) -> None:
-        super().__init__(transport, zmq.SUB, hwm, on_frames)
+    def __init__(
+        self,
+        transport: Transport,
+        topics: Iterable[bytes],
+        on_frames: FramesHandler,
+        *,
+        hwm: int,
+        turn_frames: int = _TURN_FRAMES,
+    ) -> None:
+        super().__init__(transport, zmq.SUB, hwm, on_frames, turn_frames=turn_frames)
         for topic in topics:
             self._socket.setsockopt(zmq.SUBSCRIBE, topic)
         self._start_reading()

@@ -220,8 +220,8 @@ class Consumer:
         header = item.header
         if self.join == "anywhere" and not header.flags:
             increments = Increments(item.topic, header.term, header.epoch, header.first_seq, 0, item.messages)
-            if self.feed.follows(increments):
-                key = topics.parse_market_data(item.topic)[1]
+            key = topics.parse_market_data(item.topic)[1]
+            if self.feed.follows(self.feed.followed(key), increments):
                 header = header._replace(instance=self.ranks[key][1])  # the short way does not ask whose it is
                 accepted = Accepted(header.epoch, header.first_seq, [(header, message) for message in item.messages])
                 self.apply(StreamFacts(key, [accepted]))

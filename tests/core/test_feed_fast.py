@@ -53,17 +53,19 @@ def test_the_short_way_knows_who_may_speak_and_what_is_missing() -> None:
     other = topics.market_data(0, StreamKey("B-USD", Channel.TRADES))
     following = codec.unpack_increments(packed(1, 2))
     assert following is not None
-    assert not feed.follows(following._replace(first_seq=3))
-    assert not feed.follows(following._replace(first_seq=1))
-    assert not feed.follows(following._replace(epoch=2))
-    assert not feed.follows(following._replace(topic=other))
+    assert not feed.follows(feed.followed(KEY), following._replace(first_seq=3))
+    assert not feed.follows(feed.followed(KEY), following._replace(first_seq=1))
+    assert not feed.follows(feed.followed(KEY), following._replace(epoch=2))
+    assert not feed.follows(feed.followed(StreamKey("B-USD", Channel.TRADES)), following)
     feed.frame(codec.unpack(packed(1, 4)), 0)
-    assert not feed.follows(following), "what is held back comes after it"
+    assert not feed.follows(feed.followed(KEY), following), "what is held back comes after it"
     feed.frame(codec.unpack(packed(1, 2, count=2)), 0)
     following = following._replace(first_seq=5)
     feed.frame(codec.unpack(packed(1, 1, term=4))._replace(topic=other), 0)
-    assert not feed.follows(following), "its publisher has been replaced"
-    assert not feed.follows(following._replace(term=4)), "the first word of a new publisher is for the whole way"
+    assert not feed.follows(feed.followed(KEY), following), "its publisher has been replaced"
+    assert not feed.follows(feed.followed(KEY), following._replace(term=4)), (
+        "the first word of a new publisher is for the whole way"
+    )
 
 
 steps = st.lists(
@@ -80,7 +82,7 @@ def test_a_feed_asked_the_short_way_first_accepts_the_same(history: list[tuple[i
         frame = packed(epoch, 0 if snapshot else seq, count, term, flags)
         expected = whole.frame(codec.unpack(frame), now).facts
         increments = codec.unpack_increments(frame)
-        if increments is not None and short.follows(increments):
+        if increments is not None and short.follows(short.followed(KEY), increments):
             (fact,) = expected
             assert isinstance(fact, Accepted)
             assert (fact.epoch, fact.first_seq) == (increments.epoch, increments.first_seq)

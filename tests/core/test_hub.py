@@ -65,7 +65,7 @@ class Desk:
     def publish(self, key: StreamKey, count: int = 1, *, flush: bool = True) -> list[bytes]:
         published = self.publishers[key].publish(count)
         unit = published.unit
-        self.hub.increments(self.hub.stream(key), unit.epoch, unit.first_seq, published.messages, self.now)
+        self.hub.increments(self.hub.stream(key), published.end, published.messages, self.now)
         if flush:
             self.hub.flush()
         return [*unit.frames]
@@ -255,7 +255,7 @@ def test_a_state_that_is_ahead_of_us_waits_for_our_own_stream() -> None:
     for published in late:
         unit = published.unit
         assert sink.written == [] or unit.first_seq > 3
-        desk.hub.increments(desk.hub.stream(TICKER), unit.epoch, unit.first_seq, published.messages, desk.now)
+        desk.hub.increments(desk.hub.stream(TICKER), published.end, published.messages, desk.now)
         desk.hub.flush()
         desk.pull()
         desk.hub.tick(desk.now)
@@ -542,7 +542,7 @@ def test_the_publisher_may_be_ahead_of_us() -> None:
     units = [published.unit for published in desk.publishers[TICKER].units]
     desk.hub.older(TICKER, units[4:], False, desk.now)
     desk.pull()
-    desk.hub.increments(desk.hub.stream(TICKER), E, ahead.unit.first_seq, ahead.messages, desk.now)
+    desk.hub.increments(desk.hub.stream(TICKER), ahead.end, ahead.messages, desk.now)
     desk.hub.flush()
     desk.pull()
     assert sink.take() == [*frames[3:], *ahead.unit.frames]
@@ -791,7 +791,7 @@ def test_no_trade_comes_twice_to_who_followed_a_replaced_publisher() -> None:
     opened = fork.open(E + 50)
     desk.hub.opened(stream, opened.end, TERM, opened.messages, desk.now)
     void = fork.publish(6)
-    desk.hub.increments(stream, E + 50, 1, void.messages, desk.now)
+    desk.hub.increments(stream, void.end, void.messages, desk.now)
     desk.hub.voided(stream, TERM + 1, desk.now)
     desk.hub.based(stream, publisher.position, desk.now)
     for _ in range(20):

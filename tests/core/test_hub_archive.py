@@ -351,7 +351,7 @@ def test_of_an_epoch_that_only_the_archive_knows_it_is_known_which_trades_a_clie
             publisher.publish(1)
     desk.hub.opened(desk.hub.stream(TRADES), opened.end, TERM, opened.messages, desk.now)
     for one in publisher.units[-8:]:
-        desk.hub.increments(desk.hub.stream(TRADES), E, one.unit.first_seq, one.messages, desk.now)
+        desk.hub.increments(desk.hub.stream(TRADES), one.end, one.messages, desk.now)
     units = desk.units(TRADES)
     _, sink = desk.resume(TRADES, Position(E - 5, 2))
     desk.wants()

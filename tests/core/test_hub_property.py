@@ -100,7 +100,7 @@ class Interleavings(RuleBasedStateMachine):
             else:
                 if stream.position is None:
                     self.hub.based(stream, Position(unit.epoch, unit.first_seq - 1), self.now)
-                self.hub.increments(stream, unit.epoch, unit.first_seq, published.messages, self.now)
+                self.hub.increments(stream, published.end, published.messages, self.now)
             self.consumed[key] += 1
 
     @rule(key=keys, count=st.integers(1, 4), again=st.booleans())
@@ -144,7 +144,7 @@ class Interleavings(RuleBasedStateMachine):
         self.hub.opened(stream, opened.end, TERM, opened.messages, self.now)
         if count:
             unit = fork.publish(count)
-            self.hub.increments(stream, unit.unit.epoch, unit.unit.first_seq, unit.messages, self.now)
+            self.hub.increments(stream, unit.end, unit.messages, self.now)
         if passed_on:
             self.hub.flush()
             self.pull(2)

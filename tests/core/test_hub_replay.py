@@ -47,7 +47,9 @@ def test_who_follows_gets_the_snapshot_that_is_published_and_what_follows_it(key
     sink.take()
     rewound(desk, key, 5)
     assert desk.hub.take_wants() == [], "it is published, and need not be asked for"
-    desk.hub.increments(desk.hub.stream(key), E, 6, [b'{"op":"incr","data":{"epoch":10,"seq":6,"type":"x"}}'], desk.now)
+    desk.hub.increments(
+        desk.hub.stream(key), Position(E, 6), [b'{"op":"incr","data":{"epoch":10,"seq":6,"type":"x"}}'], desk.now
+    )
     desk.hub.flush()
     desk.pull()
     frames = sink.take()

@@ -2,7 +2,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from lfmesh.core.limits import RequestSchedule, TokenBucket
+from lfmesh.core.limits import PatientBucket, RequestSchedule, TokenBucket
 
 SECOND = 1_000_000_000
 
@@ -105,3 +105,32 @@ def test_a_schedule_never_exceeds_rate_and_burst(rate: float, burst: int, asked:
             window = given_at[last] - start
             # Those that belong together go together: two more than the burst at most.
             assert last - first + 1 <= burst + window * rate * 1.000001 + 2 + 1e-6
+
+
+def test_what_was_worth_more_is_made_up_for_by_what_comes_next() -> None:
+    bucket = TokenBucket(10, 5, now=0)
+    assert bucket.take(0) == 0
+    bucket.charge(6)
+    assert bucket.take(0) == 3 * SECOND // 10
+    assert bucket.take(3 * SECOND // 10) == 0
+    assert bucket.take(10 * SECOND) == 0
+
+
+def test_patience_ends_with_whoever_asks_on_and_on() -> None:
+    bucket = PatientBucket(10, 3, now=0, patience=2)
+    taken = [bucket.take(0) for _ in range(9)]
+    assert taken == [0] * 3 + [SECOND // 10] * 6
+    seen = [bucket.exhausted]
+    for now in (0, 10 * SECOND):
+        taken.append(bucket.take(now))
+        seen.append(bucket.exhausted)
+    assert taken[-2:] == [SECOND // 10, 0]
+    assert seen == [False, True, True]
+
+
+@pytest.mark.parametrize(("times", "exhausted"), [(1, False), (2, False), (3, True)])
+def test_patience_lasts_with_whoever_asks_up_to_twice_as_often(times: int, exhausted: bool) -> None:
+    bucket = PatientBucket(100, 10, now=0)
+    for number in range(20_000):
+        bucket.take(number * SECOND // 100 // times)
+    assert bucket.exhausted is exhausted

@@ -11,8 +11,9 @@ from dataclasses import dataclass
 from typing import NamedTuple, assert_never
 
 from lfmesh.core import codec, topics
-from lfmesh.core.codec import Flags, Increments, MarketFrame
+from lfmesh.core.codec import Flags, MarketFrame
 from lfmesh.core.feed import Feed, FeedFact, Replaced, StaleTerm, Told
+from lfmesh.core.followed import Followed
 from lfmesh.core.hub import Hub
 from lfmesh.core.hub_archive import WantArchive
 from lfmesh.core.hub_joins import WantSnapshot
@@ -28,7 +29,7 @@ from lfmesh.messages import Rejected, Reply, SnapshotReply, StatesReply, Unavail
 from lfmesh.services.gateway.asks import Ask, Asks, Party
 from lfmesh.services.gateway.replies import state_in, units_in
 from lfmesh.services.gateway.statistics import Counters
-from lfmesh.types import InputPosition, StreamKey
+from lfmesh.types import InputPosition, Position, StreamKey
 
 GAP_TOLD_AFTER_NS = 300_000_000
 """Clients are told of a gap that is not healed by then."""
@@ -64,6 +65,7 @@ _Noted = Wanted | GapOpened | GapClosed | Dropped | StaleTerm | Replaced
 
 class _Route(NamedTuple):
     feed: Feed
+    followed: Followed
     stream: Stream
 
 
@@ -109,18 +111,25 @@ class Intake:
         """What one turn of the loop brought from the publishers."""
         counters = self.counters
         self._published_at = 0  # a turn that brought no market data says nothing about the lag
+        routes, unpack, publish = self._routes, codec.unpack_increments, self._hub.increments
+        messages_total = published_at = 0
         for frame in frames:
-            try:
-                if frame.startswith(b"bc."):
-                    counters.beacons_total += 1
-                    self._beacon(frame, now)
+            increments = unpack(frame)
+            route = None if increments is None else routes.get(increments[0])
+            if increments is not None and route is not None:
+                feed, followed, stream = route
+                position = feed.follows(followed, increments)
+                if position is not None:
+                    # The usual case, in short: the next increments of a stream go to the hub as they are.
+                    messages = increments[5]
+                    messages_total += len(messages)
+                    published_at = increments[4]
+                    publish(stream, position, messages, now)
                     continue
-                counters.frames_total += 1
-                increments = codec.unpack_increments(frame)
-                if increments is None or not self._follows(increments, now):
-                    self._market(codec.unpack(frame), now)
-            except BadMeshFrame as error:
-                self.bad("frame", str(error))
+            self._other(frame, now)
+        counters.messages_total += messages_total
+        counters.frames_total += len(frames)
+        self._published_at = published_at or self._published_at
         if self._published_at:
             counters.lag_ms = (now - self._published_at) / 1e6
         self._note_terms()
@@ -203,19 +212,19 @@ class Intake:
 
     # Frames and beacons -----------------------------------------------------------------------------------------
 
-    def _follows(self, increments: Increments, now: int) -> bool:
-        """The usual case, in short: the next increments of a stream go to the hub as they are."""
-        route = self._routes.get(increments.topic)
-        if route is None or not route.feed.follows(increments):
-            return False
-        _, _, epoch, first_seq, ts_publish, messages = increments
-        self.counters.messages_total += len(messages)
-        self._published_at = ts_publish
-        self._hub.increments(route.stream, epoch, first_seq, messages, now)
-        return True
+    def _other(self, frame: bytes, now: int) -> None:
+        try:
+            if frame.startswith(b"bc."):
+                self.counters.beacons_total += 1
+                self.counters.frames_total -= 1
+                self._beacon(frame, now)
+            else:
+                self._market(codec.unpack(frame), now)
+        except BadMeshFrame as error:
+            self.bad("frame", str(error))
 
     def _market(self, market: MarketFrame, now: int) -> None:
-        feed, stream = self._routes.get(market.topic) or self._route(market.topic)
+        feed, _, stream = self._routes.get(market.topic) or self._route(market.topic)
         self.counters.messages_total += len(market.messages)
         self._published_at = market.header.ts_publish
         self._apply(stream, feed, feed.frame(market, now).facts, now)
@@ -244,7 +253,8 @@ class Intake:
         shard, key = topics.parse_market_data(topic)
         if shard != shard_of(key.product, len(self.feeds)):
             raise BadMeshFrame(f"{key.product} from shard {shard}, to which it does not belong")
-        route = self._routes[topic] = _Route(self.feeds[shard], self._hub.stream(key))
+        feed = self.feeds[shard]
+        route = self._routes[topic] = _Route(feed, feed.followed(key), self._hub.stream(key))
         return route
 
     def _feed(self, key: StreamKey) -> Feed:
@@ -327,7 +337,8 @@ class Intake:
             match fact:
                 case Accepted():
                     messages = [message for _, message in fact.items]
-                    hub.increments(stream, fact.epoch, fact.first_seq, messages, now)
+                    position = Position(fact.epoch, fact.first_seq + len(messages) - 1)
+                    hub.increments(stream, position, messages, now)
                 case Opened():
                     self._board.has_data(key)
                     term = fact.items[-1][0].term
