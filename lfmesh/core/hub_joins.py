@@ -467,6 +467,8 @@ class Joins:
         if holding is not None and holding.trade_id is None:
             holding = join.stream.holding(holding.position)
         frames = cached.frames(join.reason, holding)
+        if join.client.deflate:
+            frames = cached.deflated(frames)
         join.gives = cached.held
         if join.interval_ns:
             self.send(join, frames, cached.state.position)

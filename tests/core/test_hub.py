@@ -1,7 +1,8 @@
 """The hub by example: what is shared, what is bounded, who is served from where; see test_hub_property, too."""
 
 import json
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
+from typing import Any
 
 import pytest
 
@@ -49,10 +50,15 @@ class Desk:
     """A hub with publishers, fed at once with what they publish."""
 
     def __init__(
-        self, ring: int = 1_000_000, tail: int = 100_000, outbox: int = 1_000_000, older: int = 1_000_000
+        self,
+        ring: int = 1_000_000,
+        tail: int = 100_000,
+        outbox: int = 1_000_000,
+        older: int = 1_000_000,
+        **limits: Any,  # noqa: ANN401 - fields of HubLimits, by name
     ) -> None:
         joins = JoinLimits(tail, 1_000_000, 2 * SECOND, older, trades=LATEST_TRADES)
-        self.hub = Hub(HubLimits(ring, 0, outbox, stall_ns=5 * SECOND, joins=joins))
+        self.hub = Hub(replace(HubLimits(ring, 0, outbox, stall_ns=5 * SECOND, joins=joins), **limits))
         self.publishers: dict[StreamKey, Publisher] = {}
         self.now = SECOND
 
