@@ -3,12 +3,12 @@
     increments, opened, based, healed, voided ──► ring + open turn ──flush──► one write per client   (hub_streams)
                                                    └─► conflaters ──emit──┘                          (hub_lanes)
     subscribe, or too slow ──► snapshots, tails, positions ──pull──► live                            (hub_joins)
+    what a socket does not take ──► its outbox, within bounds                                        (hub_outboxes)
 
 Calls come in the order of events. A turn is: any number of the publisher's calls, then `flush`. Everything else may
 come between turns; what changes who gets what ends an open turn first. Requests to others collect in `take_wants`.
 """
 
-from collections import deque
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from heapq import nlargest
@@ -16,18 +16,18 @@ from typing import Literal, NamedTuple
 
 from lfmesh.core import hub_history
 from lfmesh.core.hub_archive import ArchiveCounters
-from lfmesh.core.hub_clients import OUTBOX_CHUNK_BYTES, Client, Join, Sink
+from lfmesh.core.hub_clients import Client, Join, Sink
 from lfmesh.core.hub_frames import text_frame, text_frames
 from lfmesh.core.hub_history import ENTRY_OVERHEAD_BYTES, Unit
 from lfmesh.core.hub_joins import JoinCounters, JoinLimits, Joins, Start, Want
 from lfmesh.core.hub_lanes import Lanes, interval_ns
+from lfmesh.core.hub_outboxes import OutboxCounters, Outboxes, OutboxLimits
 from lfmesh.core.hub_pace import Pace
 from lfmesh.core.hub_snapshots import Cached, State, TradeIds, state_of
 from lfmesh.core.hub_streams import Fanout, Stream
 from lfmesh.core.ring import ReplayRing, RingStatistics
 from lfmesh.types import Position, StreamKey
 
-SLOW_CONSUMER = 4001
 _ATTEMPTS = 2
 """A snapshot that was asked for more often than this will not come soon."""
 _PUBLISHED_NS = 1_000_000_000
@@ -51,6 +51,7 @@ class HubLimits:
     client_messages_per_s: float = 0.0
     client_bytes_per_s: float = 0.0
     heartbeat_ticks: int = 4
+    heartbeat_slices: int = 1
     joins: JoinLimits = field(default_factory=JoinLimits)
 
 
@@ -61,9 +62,6 @@ class HubCounters:
     messages: int = 0
     control: int = 0
     heartbeats: int = 0
-    closes: dict[str, int] = field(default_factory=lambda: {"slow_outbox": 0, "slow_stalled": 0})
-    conflations: dict[str, int] = field(default_factory=lambda: {"bytes": 0, "age": 0, "rate": 0})
-    """Clients conflated, by why."""
 
 
 class HubStatistics(NamedTuple):
@@ -108,14 +106,16 @@ class Hub:
         self._ring: hub_history.Ring = ReplayRing(limits.ring_bytes, limits.ring_age_ns)
         self._streams: dict[StreamKey, Stream] = {}
         self._clients: dict[Client, None] = {}
-        self._paused: dict[Client, None] = {}
+        self._slices: list[dict[Client, None]] = [{} for _ in range(limits.heartbeat_slices)]
+        self._slice = 0
         self._next_number = 0
         metered = limits.client_messages_per_s > 0 or limits.client_bytes_per_s > 0
-        self._fanout = Fanout(self._hold, metered=metered)
+        bounds = OutboxLimits(limits.soft_bytes, limits.soft_age_ns, limits.outbox_bytes, limits.stall_ns)
+        self._outboxes = Outboxes(bounds, lambda client: self._joins.conflate(client), self.disconnect)
+        self._fanout = Fanout(self._outboxes.hold, metered=metered)
         self._lanes = Lanes(self._fanout, self._ring)
         self._joins = Joins(self._fanout, self._lanes, self._ring, limits.joins, archives)
         self._pace = Pace(limits.client_messages_per_s, limits.client_bytes_per_s) if metered else None
-        self._outbox_bytes = 0
 
     # What is published ------------------------------------------------------------------------------------------
 
@@ -214,7 +214,7 @@ class Hub:
         for lane in (stream, *stream.lanes.values()):
             self._fanout.publish(lane, (frame,))
         for client in tuple(stream.joins):
-            self._give(client, frame)
+            self._outboxes.give(client, frame)
 
     def emit_at(self, now: int) -> int | None:
         """When to call `emit`; None while nobody wants to be sent less than everything."""
@@ -235,20 +235,18 @@ class Hub:
         """A new client, that follows nothing yet; `deflate`: it takes compressed messages."""
         self._next_number += 1
         client = Client(sink, self._next_number, name, deflate)
-        self._clients[client] = None
+        self._clients[client] = self._slice_of(client)[client] = None
         return client
 
     def disconnect(self, client: Client) -> None:
         """The client is gone; idempotent."""
         if self._clients.pop(client, self) is self:
             return
+        del self._slice_of(client)[client]
         self._fanout.flush()
         client.closed = True
-        self._paused.pop(client, None)
         self._joins.forget(client)
-        self._outbox_bytes -= client.pending_bytes
-        client.pending.clear()
-        client.pending_bytes = 0
+        self._outboxes.forget(client)
 
     def finish(self, client: Client) -> None:
         """The client follows nothing any more; what waits for it already is still sent."""
@@ -285,7 +283,7 @@ class Hub:
         """A message for one client, after everything that was published before it."""
         self._fanout.flush()
         self.counters.control += 1
-        self._give(client, text_frame(message))
+        self._outboxes.give(client, text_frame(message))
 
     def broadcast(self, message: bytes) -> None:
         """A message for all clients."""
@@ -293,36 +291,27 @@ class Hub:
         frame = text_frame(message)
         self.counters.control += len(self._clients)
         for client in tuple(self._clients):
-            self._give(client, frame)
+            self._outboxes.give(client, frame)
 
     def heartbeat(self, message: bytes) -> None:
-        """Call `heartbeat_ticks` times per interval: whoever got nothing for a whole interval gets the heartbeat."""
+        """Whoever got nothing for a whole interval gets the heartbeat. One slice of all clients is looked at after the
+        other, so that ten thousand don't hold up the loop: call it `heartbeat_ticks * heartbeat_slices` times per
+        interval."""
         frame = text_frame(message)
-        for client in tuple(self._clients):
+        self._slice = (self._slice + 1) % len(self._slices)
+        for client in tuple(self._slices[self._slice]):
             client.quiet += 1
             if client.quiet >= self._limits.heartbeat_ticks and not client.paused:
                 self.counters.heartbeats += 1
-                self._give(client, frame)
+                self._outboxes.give(client, frame)
 
     def paused(self, client: Client, now: int) -> None:
         """The client's socket takes no more for now."""
-        client.paused = True
-        client.paused_at = client.progress_at = now
-        client.buffered = client.sink.buffered()
-        if not client.closed:
-            self._paused[client] = None
+        self._outboxes.pause(client, now)
 
     def drained(self, client: Client) -> None:
         """The client's socket takes bytes again."""
-        client.paused = False
-        self._paused.pop(client, None)
-        pending = client.pending
-        while pending and not client.paused:
-            pieces = _take(pending, OUTBOX_CHUNK_BYTES)
-            size = sum(map(len, pieces))
-            client.pending_bytes -= size
-            self._outbox_bytes -= size
-            client.sink.write(b"".join(pieces))
+        self._outboxes.drain(client)
         if not client.paused:
             self._joins.pulls.wake(client)
 
@@ -378,22 +367,9 @@ class Hub:
         for stream in self._streams.values():
             if stream.joins:
                 self._joins.due(stream, now)
-        if self._paused:
-            self._look_at_paused(now)
+        self._outboxes.look(now)
         if self._pace is not None:
             self._keep_pace(self._pace, now)
-
-    def _look_at_paused(self, now: int) -> None:
-        limits = self._limits
-        for client in tuple(self._paused):
-            buffered = client.sink.buffered()
-            if buffered < client.buffered:
-                client.progress_at = now
-            client.buffered = buffered
-            if now - client.progress_at > limits.stall_ns:
-                self._close_slow(client, "slow_stalled")
-            elif client.live and now - client.paused_at > limits.soft_age_ns:
-                self._conflate(client, "age")
 
     def _keep_pace(self, pace: Pace, now: int) -> None:
         pace.advance(now)
@@ -401,7 +377,7 @@ class Hub:
             self._fanout.settle(client)
             throttled = pace.throttles(client)
             if throttled and client.live:
-                self._conflate(client, "rate")
+                self._outboxes.conflate(client, "rate")
             if throttled != client.throttled:
                 client.throttled = throttled
                 self._joins.pulls.wake(client)
@@ -433,6 +409,11 @@ class Hub:
         return self._fanout.deliveries
 
     @property
+    def slow(self) -> OutboxCounters:
+        """Clients closed and conflated because they did not keep up."""
+        return self._outboxes.counters
+
+    @property
     def join_counters(self) -> JoinCounters:
         """What joins and resumes have come to."""
         return self._joins.counters
@@ -452,16 +433,19 @@ class Hub:
             groups=self._fanout.groups,
             lanes_emitted=self._lanes.emitted_total,
             lanes_merged=self._lanes.merged_total,
-            paused=len(self._paused),
+            paused=self._outboxes.paused,
             conflating=sum(client.conflating for client in self._clients),
             streams=len(self._streams),
-            outbox_bytes=self._outbox_bytes,
+            outbox_bytes=self._outboxes.bytes,
             deliveries=self._fanout.deliveries,
             delivered_bytes=self._fanout.bytes + self._joins.pulls.bytes,
             ring=self._ring.statistics(),
         )
 
     # Inside -----------------------------------------------------------------------------------------------------
+
+    def _slice_of(self, client: Client) -> dict[Client, None]:
+        return self._slices[client.number % len(self._slices)]
 
     def _snapshot_in_place(self, stream: Stream, position: Position, frames: Sequence[bytes], now: int) -> None:
         size = sum(map(len, frames)) + ENTRY_OVERHEAD_BYTES
@@ -483,36 +467,6 @@ class Hub:
             self._joins.detach(stream, frames, position)
         self._joins.lane_moved(waiting, frames, position)
 
-    def _give(self, client: Client, frame: bytes) -> None:
-        client.quiet = 0
-        if client.paused or client.pending:
-            self._hold(client, frame)
-        else:
-            client.sink.write(frame)
-
-    def _hold(self, client: Client, data: bytes) -> None:
-        if client.closed:
-            return
-        client.pending.append(data)
-        client.pending_bytes += len(data)
-        self._outbox_bytes += len(data)
-        waiting = client.pending_bytes + client.sink.buffered()
-        if waiting > self._limits.outbox_bytes:
-            self._close_slow(client, "slow_outbox")
-        elif waiting > self._limits.soft_bytes and client.live:
-            self._conflate(client, "bytes")
-
-    def _conflate(self, client: Client, why: str) -> None:
-        self.counters.conflations[why] += 1
-        client.conflations += 1
-        self._joins.conflate(client)
-        client.conflating = bool(client.joins)
-
-    def _close_slow(self, client: Client, why: str) -> None:
-        self.counters.closes[why] += 1
-        client.sink.close(SLOW_CONSUMER, "slow consumer")
-        self.disconnect(client)
-
 
 def _is_awaited(join: Join) -> bool:
     """True while what a join waits for is under way, and not for something that is still to be published."""
@@ -520,13 +474,3 @@ def _is_awaited(join: Join) -> bool:
     if join.waits == "snapshot":
         return stream.position is not None and stream.ask_attempt <= _ATTEMPTS
     return join.waits in ("retransmission", "archive")
-
-
-def _take(pending: deque[bytes], size: int) -> list[bytes]:
-    pieces = []
-    taken = 0
-    while pending and taken < size:
-        piece = pending.popleft()
-        pieces.append(piece)
-        taken += len(piece)
-    return pieces

@@ -933,7 +933,7 @@ def test_the_outbox_is_bounded_and_its_end_is_one_client_s_own() -> None:
     assert slow_sink.closed == (4001, "slow consumer")
     assert slow_sink.written == []
     assert len(other.take()) == 100
-    assert desk.hub.counters.closes == {"slow_outbox": 1, "slow_stalled": 0}
+    assert desk.hub.slow.closes == {"slow_outbox": 1, "slow_stalled": 0}
     assert desk.hub.statistics().outbox_bytes == 0
     assert desk.hub.statistics().clients == 1
     desk.hub.drained(slow)
@@ -949,7 +949,7 @@ def test_a_socket_that_takes_nothing_for_too_long_is_closed_though_little_waits(
     desk.hub.paused(client, desk.now)
     desk.hub.tick(desk.now + stalled_ns)
     assert sink.closed == closed
-    assert desk.hub.counters.closes["slow_stalled"] == (closed is not None)
+    assert desk.hub.slow.closes["slow_stalled"] == (closed is not None)
 
 
 def test_what_waited_comes_in_order_when_the_socket_drains() -> None:

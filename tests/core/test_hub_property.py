@@ -398,7 +398,7 @@ class Interleavings(RuleBasedStateMachine):
         for data in (*sink.buffer, *client.pending):
             reader.take(data)
         sink.buffer = []
-        self.hub._outbox_bytes -= client.pending_bytes
+        self.hub._outboxes.bytes -= client.pending_bytes
         client.pending.clear()
         client.pending_bytes = 0
 

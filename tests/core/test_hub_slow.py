@@ -44,7 +44,7 @@ def test_past_the_soft_bound_ticker_and_book_collapse_and_trades_go_on() -> None
     for _ in range(20):
         for key in keys:
             desk.publish(key)
-    assert desk.hub.counters.conflations == {"bytes": 1, "age": 0, "rate": 0}
+    assert desk.hub.slow.conflations == {"bytes": 1, "age": 0, "rate": 0}
     assert slow.pending_bytes < 5_000, "nothing more is kept for it"
     assert desk.hub.take_wants() == [], "nobody asks for what can't be sent"
     before = len(slow.pending)
@@ -98,7 +98,7 @@ def test_a_socket_that_takes_little_by_little_is_conflated_and_not_closed() -> N
         sink.in_buffer -= 1_000
         desk.hub.tick(desk.now)
     assert sink.closed is None
-    assert desk.hub.counters.conflations["age"] == 1
+    assert desk.hub.slow.conflations["age"] == 1
     desk.now += 5 * SECOND
     desk.hub.tick(desk.now)
     assert sink.closed is None
@@ -152,7 +152,7 @@ def test_a_rate_is_held_by_conflation_and_made_up_for() -> None:
         desk.pull()
         got += len(sink.take())
     assert 60 <= got <= 260
-    assert desk.hub.counters.conflations["rate"] >= 2
+    assert desk.hub.slow.conflations["rate"] >= 2
     assert other.take() == []
     assert not client.closed
 

@@ -42,6 +42,7 @@ _ASK_TIMEOUT_S = 1.0
 _ARCHIVE_TIMEOUT_S = 5.0
 """An archive may have to fetch what it is asked for."""
 _HEARTBEAT_TICKS = 4
+_HEARTBEAT_SLICES = 10
 _SLOWEST = 10
 _TURN_FRAMES = 2048
 """Under load a client is written to once for so many frames: a longer turn, of up to about 10 ms, but fewer writes."""
@@ -192,10 +193,10 @@ class GatewayService:
             refused_total=dict(came.refused_total) if came else {},
             closes_total=dict(came.closes_total) if came else {},
             policy_closed_total=dict(came.policy_closed_total) if came else {},
-            slow_closed_total=dict(self._hub.counters.closes),
+            slow_closed_total=dict(self._hub.slow.closes),
             slow_clients=hub.paused,
             conflating=hub.conflating,
-            conflations_total=dict(self._hub.counters.conflations),
+            conflations_total=dict(self._hub.slow.conflations),
             conflated_messages_total=hub.lanes_emitted,
             merged_messages_total=hub.lanes_merged,
             requests_total=dict(came.requests_total) if came else {},
@@ -382,7 +383,7 @@ class GatewayService:
         self._settle()
 
     def _heartbeat(self) -> None:
-        interval = self._section.heartbeat_interval_s / _HEARTBEAT_TICKS
+        interval = self._section.heartbeat_interval_s / (_HEARTBEAT_TICKS * _HEARTBEAT_SLICES)
         self._timers["heartbeat"] = self._loop.call_later(interval, self._heartbeat)
         self._hub.heartbeat(answers.heartbeat(self._context.clock()))
 
@@ -450,6 +451,7 @@ def _limits(config: Config) -> HubLimits:
         client_messages_per_s=section.client_messages_per_s,
         client_bytes_per_s=section.client_bytes_per_s,
         heartbeat_ticks=_HEARTBEAT_TICKS,
+        heartbeat_slices=_HEARTBEAT_SLICES,
         joins=JoinLimits(
             tail_bytes=section.join_tail_bytes,
             wait_ns=round(section.resume_wait_s * 1e9),
