@@ -334,7 +334,7 @@ class GatewaySection(Section):
     port: Annotated[int, Field(ge=0, le=65535)] = 8000
     """Port of WebSocket and HTTP; 0: the system chooses."""
     bind_telemetry: Endpoint = "tcp://127.0.0.1:0"
-    """Where it publishes its figures."""
+    """Where it publishes its figures; of several workers each takes the port, or file name, after the one before."""
     subscribe_hwm_messages: Annotated[int, Field(ge=1)] = 100_000
     """Frames of the mesh that may wait to be fanned out."""
     ring_bytes: Annotated[int, Field(ge=65536)] = 64 * 1024 * 1024
@@ -342,7 +342,10 @@ class GatewaySection(Section):
     ring_age_s: Annotated[float, Field(gt=0)] = 600.0
     """Messages older than this are forgotten."""
     workers: Annotated[int, Field(ge=1, le=64)] = 1
-    """Processes that serve clients on this port, one a core at most; more than one needs SO_REUSEPORT (Linux)."""
+    """Processes that serve clients on this port, one a core at most; more than one needs SO_REUSEPORT (Linux).
+
+    Bounds on connections hold for all together, what is kept in memory (ring_bytes, ...) for each.
+    """
     compression: bool = False
     """Offer permessage-deflate: less traffic, several times the CPU of a message (once for all clients)."""
     max_clients: Annotated[int, Field(ge=1)] = 20_000

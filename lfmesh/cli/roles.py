@@ -131,14 +131,28 @@ def snapshotter(
 @_instance_option
 @option("--host", metavar="ADDRESS", help="Address to listen on.  [default: gateway.host, 127.0.0.1]")
 @option("--port", metavar="PORT", type=click.IntRange(0, 65535), help="0: any free.  [default: gateway.port, 8000]")
+@option(
+    "--workers",
+    metavar="N",
+    type=click.IntRange(1, 64),
+    help="Processes that serve clients on this port, one a core at most (Linux).  [default: gateway.workers, 1]",
+)
 @config_option
 @log_options
 def gateway(**options: Any) -> int:  # noqa: ANN401 - the options above, by name
     """Run one gateway: it serves WebSocket clients, and HTTP on the same port.
 
-    Run as many as you like, each with --instance and --port of its own. SIGTERM or Ctrl-C ends it in order: clients are
-    told to go, and get gateway.drain_s for it.
+    With --workers N it is N processes, named gateway-0.1 to gateway-0.N, among which the kernel shares out connections.
+    Bounds on connections hold for all together, /ready and /metrics of any worker answer for all, and one that dies is
+    started again by the process that you start. Tell that one to end, not its workers.
+
+    Run as many gateways as you like, each with --instance and --port of its own. SIGTERM or Ctrl-C ends it in order:
+    clients are told to go, and get gateway.drain_s for it.
     """
-    changes = _keys(Role.GATEWAY, instance=options["instance"], host=options["host"], port=options["port"])
-    changes |= log_changes(options["log_format"], options["log_level"])
-    return _run(Role.GATEWAY, options["config_path"], changes)
+    changes = _keys(Role.GATEWAY, **{key: options[key] for key in ("instance", "host", "port", "workers")})
+    config = effective_config(
+        options["config_path"], changes | log_changes(options["log_format"], options["log_level"])
+    )
+    from lfmesh.cli.crew import run_gateway
+
+    return run_gateway(config)

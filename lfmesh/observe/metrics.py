@@ -9,7 +9,7 @@
 """
 
 import platform
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from functools import lru_cache
 from typing import NamedTuple
 
@@ -116,6 +116,40 @@ class MetricsText:
             ("loop_lag_seconds", "Longest delay of the event loop within the last 10 seconds", vitals.loop_lag_s),
         ):
             yield StatisticsField(name, text, None), value
+
+
+def statistics_text(prefix: str, labels: dict[str, str], statistics: msgspec.Struct) -> bytes:
+    """The metrics of a statistics Struct alone, for what is no service: `<prefix><field>{labels}`."""
+    return generate_latest(_Alone(prefix, labels, statistics))
+
+
+class _Alone(NamedTuple):
+    prefix: str
+    labels: dict[str, str]
+    statistics: msgspec.Struct
+
+    def collect(self) -> Iterator[Metric]:
+        for field in statistics_fields(type(self.statistics)):
+            yield _family(self.prefix, field, self.labels, getattr(self.statistics, field.name))
+
+
+def merged(texts: Iterable[str]) -> str:
+    """Several texts of this module's form as one: HELP and TYPE once for each family, then the samples of all.
+
+    A family that is in several texts must mean the same in each, and no sample may be in two.
+    """
+    families: dict[str, list[str]] = {}
+    for each in texts:
+        lines: list[str] = []
+        known = False
+        for line in each.removesuffix("\n").split("\n"):  # no other line break is one here
+            if line.startswith("# HELP "):
+                name = line.split(" ", 3)[2]
+                known = name in families
+                lines = families.setdefault(name, [])
+            if not (known and line.startswith("# ")):
+                lines.append(line + "\n")
+    return "".join("".join(lines) for lines in families.values())
 
 
 def _family(

@@ -29,8 +29,11 @@ class Target(msgspec.Struct, frozen=True):
 def targets(top: bytes) -> list[Target]:
     """Of what `lfmesh top --json` prints; msgspec.DecodeError for anything else."""
     found = []
+    seen = set()
     for role in msgspec.json.decode(top, type=_Top).roles:
-        if role.http:
+        # The workers of a gateway share an address, and each of them answers for all.
+        if role.http and role.http not in seen:
+            seen.add(role.http)
             labels = {"role": role.role, "service": role.instance}
             if role.shard is not None:
                 labels["shard"] = str(role.shard)

@@ -12,6 +12,8 @@ from lfmesh.cli.up.unit import Unit
 from lfmesh.top.columns import Column, table
 from lfmesh.top.render import age, duties, number
 from lfmesh.top.state import Row
+from lfmesh.top.workers import gateway_of
+from lfmesh.types import Role
 
 _STYLE = {
     "ready": "green",
@@ -69,16 +71,47 @@ class Work(NamedTuple):
     out_per_s: float | None
     lag_ms: float | None = None
     duty: str = ""
+    restarts: int = 0
+    """Of workers, which their own supervisor starts again."""
 
 
 def works_of(rows: Sequence[Row]) -> dict[tuple[str, str], Work]:
     """Of the roles, from their telemetry, by role and instance."""
     return {
         (row.role, row.instance): Work(
-            row.pid, row.state, row.reasons, row.messages_in_per_s, row.messages_out_per_s, row.lag_ms, duty
+            row.pid,
+            row.state,
+            row.reasons,
+            row.messages_in_per_s,
+            row.messages_out_per_s,
+            row.lag_ms,
+            duty,
+            row.restarts if gateway_of(row) else 0,
         )
         for row, duty in zip(rows, duties(rows), strict=True)
     }
+
+
+def work_of_workers(works: Mapping[tuple[str, str], Work], unit: Unit, count: int) -> Work | None:
+    """What the workers of a gateway do together; None before the first of them is heard. Each receives everything."""
+    names = [f"{unit.name}.{number}" for number in range(1, count + 1)]
+    told = {name: work for name in names if (work := works.get((Role.GATEWAY, name))) is not None}
+    if not told or unit.pid is None:
+        return None
+    reasons = [f"{name} is not heard" for name in names if name not in told]
+    for name, work in told.items():
+        said = work.reasons if work.state == "not ready" else [] if work.state == "ready" else [f"is {work.state}"]
+        reasons.extend(f"{name}: {reason}" for reason in said)
+    out = [work.out_per_s for work in told.values() if work.out_per_s is not None]
+    return Work(
+        pid=unit.pid,
+        state="not ready" if reasons else "ready",
+        reasons=reasons,
+        in_per_s=max((work.in_per_s for work in told.values() if work.in_per_s is not None), default=None),
+        out_per_s=sum(out) if len(out) == len(told) else None,
+        lag_ms=max((work.lag_ms for work in told.values() if work.lag_ms is not None), default=None),
+        restarts=sum(work.restarts for work in told.values()),
+    )
 
 
 def line_of(unit: Unit, told: Work | None, now: float) -> Line:
@@ -99,7 +132,7 @@ def line_of(unit: Unit, told: Work | None, now: float) -> Line:
         out_per_s=work.out_per_s if work else None,
         lag_ms=work.lag_ms if work else None,
         up_s=up_s,
-        restarts=unit.restarts,
+        restarts=unit.restarts + (work.restarts if work else 0),
         note=note,
         duty=duty,
     )

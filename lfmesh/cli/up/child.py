@@ -3,19 +3,19 @@
 import asyncio
 import os
 import signal
-from contextlib import suppress
-from pathlib import Path
 
+from lfmesh.cli.crew import name_process, run_gateway
 from lfmesh.cli.makers import import_services, maker
 from lfmesh.cli.up.plan import Plan
 from lfmesh.cli.up.unit import SIMULATOR, Changes, Unit
 from lfmesh.cli.up.zygote import Report, Reporter, RunUnit
 from lfmesh.errors import LfmeshError
 from lfmesh.messages import ServiceRecord
-from lfmesh.services.runtime import EXIT_FAILED, run_service
+from lfmesh.services.runtime import EXIT_FAILED, STOP_TIMEOUT_S, run_service
 from lfmesh.types import Role
 
 _PARENT_INTERVAL_S = 0.25
+_CREW_STOP_TIMEOUT_S = 0.3
 _LINE_CHARACTERS = 600
 """An error's line is cut here: a report must fit into one write, whatever JSON makes of it."""
 
@@ -31,7 +31,7 @@ def runner(plan: Plan) -> RunUnit:
 
     def run(name: str, changes: Changes, report: Reporter) -> int:
         unit = units[name]
-        _name_process(name)
+        name_process(name)
         try:
             if unit.kind == SIMULATOR:
                 return _simulate(plan, name, changes, report)
@@ -41,12 +41,6 @@ def runner(plan: Plan) -> RunUnit:
             return EXIT_FAILED
 
     return run
-
-
-def _name_process(name: str) -> None:
-    """Let `ps -o comm`, top and htop tell the units apart, where there is /proc (its limit is 15 bytes)."""
-    with suppress(OSError):
-        Path("/proc/self/comm").write_bytes(name.encode()[:15])
 
 
 def _serve(plan: Plan, unit: Unit, role: Role, changes: Changes, report: Reporter) -> int:
@@ -59,8 +53,15 @@ def _serve(plan: Plan, unit: Unit, role: Role, changes: Changes, report: Reporte
     def on_failed(error: LfmeshError) -> None:
         report(Report("failed", name, os.getpid(), kind=type(error).__name__, line=str(error)[:_LINE_CHARACTERS]))
 
+    parent = os.getppid()
+    if role is Role.GATEWAY:
+        # Its workers, if it has such, are killed before the supervisor's patience with it is over.
+        stop_timeout_s = _CREW_STOP_TIMEOUT_S if config.gateway.workers > 1 else STOP_TIMEOUT_S
+        return run_gateway(
+            config, on_started=on_started, on_failed=on_failed, parent_pid=parent, stop_timeout_s=stop_timeout_s
+        )
     return run_service(
-        maker(role, shard), config, role, shard, on_started=on_started, on_failed=on_failed, parent_pid=os.getppid()
+        maker(role, shard), config, role, shard, on_started=on_started, on_failed=on_failed, parent_pid=parent
     )
 
 

@@ -94,6 +94,12 @@ def parse_source(text: str) -> Source:
 )
 @option("--gateways", metavar="N", type=click.IntRange(1, 16), default=1, help="So many, each on a port of its own.")
 @option(
+    "--workers",
+    metavar="N",
+    type=click.IntRange(1, 64),
+    help="Processes that each gateway has to serve clients on its port (Linux).  [default: gateway.workers, 1]",
+)
+@option(
     "--registries",
     metavar="N",
     type=click.IntRange(1, 5),
@@ -162,9 +168,10 @@ def make_plan(options: dict[str, Any]) -> "Plan":
     path: Path | None = options["config_path"]
     config = effective_config(path)
     mesh = {"shards": options["shards"], "data_dir": options["data_dir"]}
+    gateway = {"port": options["gateway_port"], "workers": options["workers"]}
     changes: dict[str, dict[str, Any]] = {
         "mesh": {key: value for key, value in mesh.items() if value is not None},
-        "gateway": {} if options["gateway_port"] is None else {"port": options["gateway_port"]},
+        "gateway": {key: value for key, value in gateway.items() if value is not None},
         "log": {} if is_given(path, "log", "level") else {"level": "warning"},
     }
     if options["lines"] == "AB":
@@ -296,16 +303,20 @@ async def _run(plan: "Plan", born: "Zygote", runtime_dir: Path) -> None:
 
 
 def _title(plan: "Plan") -> str:
-    topology = plan.topology
+    topology, workers = plan.topology, plan.config.gateway.workers
     parts = [
         plan.source,
         _plural(plan.config.mesh.shards, "shard") + (" in pairs" if topology.standby else ""),
         *(["lines A and B"] if topology.lines else []),
-        *([_plural(topology.gateways, "gateway")] if topology.gateways > 1 else []),
+        *([_gateways(topology.gateways, workers)] if topology.gateways > 1 or workers > 1 else []),
         f"data in {plan.config.mesh.data_dir}",
         *([f"stored as venue.name {plan.config.venue.name}"] if plan.simulator and _shares_stores(plan.config) else []),
     ]
     return f"LedgerFlux Mesh {__version__}: {'; '.join(parts)}"
+
+
+def _gateways(count: int, workers: int) -> str:
+    return _plural(count, "gateway") + (f" of {workers} workers" if workers > 1 else "")
 
 
 def _plural(count: int, what: str) -> str:

@@ -4,7 +4,7 @@ import asyncio
 import os
 import signal
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
@@ -14,7 +14,7 @@ import msgspec
 
 from lfmesh.cli.interrupts import ending_signals
 from lfmesh.cli.options import DEFAULT_HOME
-from lfmesh.cli.up.board import Line, Places, line_of, works_of
+from lfmesh.cli.up.board import Line, Places, Work, line_of, work_of_workers, works_of
 from lfmesh.cli.up.plan import Plan
 from lfmesh.cli.up.screen import LossTolerantScreen, Screen
 from lfmesh.cli.up.simulator import SimulatorWatch
@@ -185,11 +185,15 @@ class Mesh:
     def _lines(self) -> list[Line]:
         told = works_of([self._with_line(row) for row in self._told.rows(time.time_ns())])
         now = self._loop.time()
-        lines = []
-        for unit in self._supervisor.units.values():
-            work = self._simulator.work() if unit.kind == "simulator" else told.get((unit.kind, unit.name))
-            lines.append(line_of(unit, work, now))
-        return lines
+        return [line_of(unit, self._work(unit, told), now) for unit in self._supervisor.units.values()]
+
+    def _work(self, unit: Unit, told: Mapping[tuple[str, str], Work]) -> Work | None:
+        workers = self._plan.config.gateway.workers
+        if unit.kind == SIMULATOR:
+            return self._simulator.work()
+        if unit.kind == Role.GATEWAY and workers > 1:
+            return work_of_workers(told, unit, workers)
+        return told.get((unit.kind, unit.name))
 
     def _with_line(self, row: Row) -> Row:
         """The registry would say which line an ingestor is; here the plan does."""

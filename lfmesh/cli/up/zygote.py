@@ -177,17 +177,22 @@ class _Nursery:
             if order.fork:
                 self._fork(order.fork, order.changes)
             elif order.name in self._pids:
-                os.kill(self._pids[order.name], order.signal)
+                _send(self._pids[order.name], order.signal)
 
     def _fork(self, name: str, changes: Changes) -> None:
         pid = os.fork()
         if pid == 0:
             self._be_unit(name, changes)
+        # A group of its own (made on both sides, so that it is there at once): a unit that is killed takes with it
+        # what it has started itself.
+        with contextlib.suppress(ProcessLookupError):
+            os.setpgid(pid, pid)
         self._pids[name] = pid
         self._names[pid] = name
         self._report(Report("forked", name, pid))
 
     def _be_unit(self, name: str, changes: Changes) -> NoReturn:
+        os.setpgid(0, 0)
         signal.set_wakeup_fd(-1)
         signal.signal(signal.SIGCHLD, signal.SIG_DFL)
         signal.signal(signal.SIGTERM, signal.SIG_DFL)
@@ -239,7 +244,15 @@ class _Nursery:
 
     def _signal_all(self, number: int) -> None:
         for pid in self._names:
-            os.kill(pid, number)
+            _send(pid, number)
+
+
+def _send(pid: int, number: int) -> None:
+    """Signal a unit; kill it with all that belongs to it."""
+    if number == signal.SIGKILL:
+        os.killpg(pid, number)
+    else:
+        os.kill(pid, number)
 
 
 def _drain(descriptor: int) -> None:

@@ -1,6 +1,6 @@
 """The gateway's HTTP routes: a page for people, probes, metrics, products, states and the protocol's schema."""
 
-from collections.abc import Awaitable, Callable, Mapping
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 from html import escape
 from typing import Any, Protocol, assert_never
 
@@ -11,9 +11,10 @@ from lfmesh.core import encode
 from lfmesh.core.hub_snapshots import State
 from lfmesh.core.times import parse_time
 from lfmesh.models import schema
-from lfmesh.observe.http import HttpReply, HttpRequest, Route, health_routes, json, text
-from lfmesh.observe.metrics import MetricsText
+from lfmesh.observe.http import METRICS_CONTENT_TYPE, HttpReply, HttpRequest, Route, health_routes, json, text
+from lfmesh.observe.metrics import MetricsText, merged
 from lfmesh.ports import Service
+from lfmesh.services.gateway.crew_messages import Told, What
 from lfmesh.services.gateway.moments import NoState
 from lfmesh.services.gateway.statistics import GatewayStatistics
 from lfmesh.types import CHANNELS, Channel, StreamKey
@@ -42,17 +43,42 @@ class Gateway(Service, Protocol):
         """The state of a stream as of a moment (ns, the venue's time), or why there is none."""
 
 
-def routes(gateway: Gateway, metrics: MetricsText) -> dict[str, Route]:
-    """Routes by exact path."""
+class Crew(Protocol):
+    """What the pages of a worker need of its line to the others."""
+
+    def others(self, what: What) -> Awaitable[Sequence[Told]]:
+        """What every other worker of this port says now."""
+
+
+def routes(gateway: Gateway, metrics: MetricsText, crew: Crew | None = None) -> dict[str, Route]:
+    """Routes by exact path. With a crew, /ready and /metrics answer for all of its workers, whichever is asked."""
     listed = [{"id": product, "shard": shard, "channels": CHANNELS} for product, shard in gateway.products.items()]
     products = json(200, {"products": listed})
     described = json(200, schema())
     return {
         **health_routes(gateway, metrics),
+        **({} if crew is None else _routes_of_all(gateway, metrics, crew)),
         "/": lambda _: _page(gateway),
         "/products": lambda _: products,
         "/schema": lambda _: described,
     }
+
+
+def _routes_of_all(gateway: Gateway, metrics: MetricsText, crew: Crew) -> dict[str, Route]:
+    async def ready(_: HttpRequest) -> HttpReply:
+        reasons = [f"{gateway.instance}: {reason}" for reason in gateway.readiness()]
+        for told in await crew.others("ready"):
+            said = [told.silence] if told.silence else told.items
+            reasons.extend(f"{told.worker}: {reason}" for reason in said)
+        reasons.sort(key=lambda reason: reason.partition(": ")[0])
+        return json(503 if reasons else 200, {"ready": not reasons, "reasons": reasons})
+
+    async def metrics_text(_: HttpRequest) -> HttpReply:
+        own = metrics.render().decode()
+        others = [item for told in await crew.others("metrics") for item in told.items]
+        return HttpReply(200, METRICS_CONTENT_TYPE, merged([own, *others]).encode())
+
+    return {"/ready": ready, "/metrics": metrics_text}
 
 
 def prefixes(gateway: Gateway) -> dict[str, Route]:

@@ -3,10 +3,22 @@
 import io
 from pathlib import Path
 
+import msgspec
 import pytest
 from rich.console import Console
 
-from lfmesh.cli.up.board import Line, Places, Work, changed, line_of, plain, render, where_lines, works_of
+from lfmesh.cli.up.board import (
+    Line,
+    Places,
+    Work,
+    changed,
+    line_of,
+    plain,
+    render,
+    where_lines,
+    work_of_workers,
+    works_of,
+)
 from lfmesh.cli.up.mesh import places_of
 from lfmesh.cli.up.screen import PlainScreen
 from lfmesh.cli.up.unit import Unit
@@ -112,6 +124,32 @@ def test_which_of_a_pair_is_at_work_is_shown_and_a_change_of_it_is_news() -> Non
     assert changed_line.duty == "standby"
     assert changed({"normalizer-0": line}, [changed_line]) == [changed_line]
     assert line_of(unit, None, 9.0).duty == ""
+
+
+def a_worker(number: int, **more: object) -> Row:
+    row = Row(
+        role=Role.GATEWAY, instance=f"gateway-0.{number}", shard=None, state="ready", reasons=[], pid=20 + number,
+        host="", http="", age_s=9.0, restarts=0, messages_in_per_s=10.0, messages_out_per_s=100.0, lag_ms=float(number),
+    )  # fmt: skip
+    return msgspec.structs.replace(row, **more)
+
+
+def test_workers_are_one_line() -> None:
+    unit = Unit("gateway-0", Role.GATEWAY, None, 0)
+    unit.forking(0.0)
+    unit.forked(17)
+    unit.started(0.5)
+
+    def line(*rows: Row) -> Line:
+        return line_of(unit, work_of_workers(works_of(rows), unit, 2), 9.0)
+
+    whole = line(a_worker(1), a_worker(2, restarts=3))
+    assert (whole.state, whole.pid, whole.restarts) == ("ready", 17, 3)
+    assert (whole.in_per_s, whole.out_per_s, whole.lag_ms) == (10.0, 200.0, 2.0)
+    lame = line(a_worker(1, state="not ready", reasons=["no data yet"]), a_worker(2, state="gone"))
+    assert (lame.state, lame.note) == ("not ready", "gateway-0.1: no data yet; gateway-0.2: is gone")
+    assert line(a_worker(2)).note == "gateway-0.1 is not heard"
+    assert line().state == "running"
 
 
 def test_every_gateway_is_named() -> None:

@@ -17,7 +17,7 @@ from loadgen.tape import Writer
 
 DEFAULTS: dict[str, Any] = {
     "source": ("sim", None), "speed": 1.0, "tape_start": "client", "rate": 200, "products": None, "shards": None,
-    "lines": "A", "standby": False, "gateways": 1, "registries": None, "gateway_port": None,
+    "lines": "A", "standby": False, "gateways": 1, "registries": None, "gateway_port": None, "workers": None,
     "data_dir": None, "config_path": None, "log_format": None, "log_level": None,
 }  # fmt: skip
 

@@ -97,13 +97,14 @@ def test_up_and_down(tmp_path: Path) -> None:
 def test_targets_are_where_the_roles_are() -> None:
     top = """{"ts": 1, "registries": {"answering": 1, "known": 1}, "roles": [
         {"role": "normalizer", "instance": "normalizer-1", "shard": 1, "state": "ready", "http": "http://127.0.0.1:41234"},
-        {"role": "gateway", "instance": "gateway-0", "shard": null, "http": "http://127.0.0.1:8000"},
+        {"role": "gateway", "instance": "gateway-0.1", "shard": null, "http": "http://127.0.0.1:8000"},
+        {"role": "gateway", "instance": "gateway-0.2", "shard": null, "http": "http://127.0.0.1:8000"},
         {"role": "registry", "instance": "registry-0", "shard": null, "http": ""},
         {"role": "ingestor", "instance": "ingestor-A", "shard": null, "http": null}]}"""
     assert [(one.targets, one.labels) for one in targets(top.encode())] == [
         (["127.0.0.1:41234"], {"role": "normalizer", "service": "normalizer-1", "shard": "1"}),
-        (["127.0.0.1:8000"], {"role": "gateway", "service": "gateway-0"}),
-    ]
+        (["127.0.0.1:8000"], {"role": "gateway", "service": "gateway-0.1"}),
+    ], "one worker answers for all on its port"
     done = main("targets", given=top)
     assert '"targets": [\n      "127.0.0.1:41234"' in done.stdout
     assert main("targets", given="no mesh").returncode == 1
