@@ -25,6 +25,32 @@ class TokenBucket:
         self._credit_ns -= self._cost_ns
         return 0
 
+    def charge(self, requests: int) -> None:
+        """What was let through was worth so many more: whatever comes next waits until they are made up for."""
+        self._credit_ns -= requests * self._cost_ns
+
+
+class PatientBucket(TokenBucket):
+    """A bucket that turns away only so many: `patience` bursts at once, then as many more as it lets through.
+
+    Whoever keeps to the `retry` that it is told is never `exhausted`, nor is whoever asks up to twice as often.
+    """
+
+    __slots__ = ("_refusals", "exhausted")
+
+    def __init__(self, rate_per_s: float, burst: int, now: int, patience: int = 5) -> None:
+        super().__init__(rate_per_s, burst, now)
+        self._refusals = TokenBucket(rate_per_s, patience * burst, now)
+        self.exhausted = False
+        """True once it has turned away more than it bears; it stays so."""
+
+    def take(self, now: int) -> int:
+        """As a plain bucket does."""
+        wait = super().take(now)
+        if wait and self._refusals.take(now):
+            self.exhausted = True
+        return wait
+
 
 class RequestSchedule:
     """When each of our own requests may be sent, so that a peer's limit holds: `burst` at once, then `rate_per_s`.

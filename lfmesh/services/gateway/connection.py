@@ -5,10 +5,19 @@ bytes, and `send_data` hands all of them to the transport in the same call that 
 the answer to a close frame) and in `send_context` (pings, our own close). So between two callbacks of the loop nothing
 half-sent is in it, and everything that it writes is whole frames. We write only whole, unfragmented, unmasked text
 frames, in one call, and never from inside its methods. What it knows of the outbound side is its state and whether a
-fragmented message is being sent (we never send one through it), and no extension is negotiated (`compression=None`): it
-keeps no count or context of data frames that bytes from elsewhere could upset. After a close frame no data frame may
-follow (RFC 6455, 5.5.1): its state leaves OPEN in the call that makes the close frame, so `write` looks at the state.
-`tests/services/gateway/test_framing.py` holds all this with bare sockets.
+fragmented message is being sent (we never send one through it): it keeps no count or context of data frames that bytes
+from elsewhere could upset. After a close frame no data frame may follow (RFC 6455, 5.5.1): its state leaves OPEN in the
+call that makes the close frame, so `write` looks at the state. `tests/services/gateway/test_framing.py` holds all this
+with bare sockets.
+
+With permessage-deflate it holds, too. That is negotiated without context takeover on both sides, so the library keeps
+no compressor or window between messages; it would make one for each data message that *it* sends, which it never does,
+and control frames are not compressed (RFC 7692, 5.1). A frame with RSV1 set was compressed on its own by `hub_frames`,
+within the negotiated window, so that a receiver can read it whatever came before; a plain frame in between is allowed
+(section 6). What arrives is decompressed message by message, and what that makes is bounded by `max_size`.
+
+`doorway.py` reaches further into the library: it slices `data_received`, drops frames of failed connections and resumes
+reading itself. Its tests, and these, are to be run with each new version of it.
 
 Flow control is the transport's own: past the high-water mark it calls `pause_writing`, and when its buffer has drained
 `resume_writing`; the library uses these for its own `drain`, we for the outbox. `drain` has no time limit: a `close` of

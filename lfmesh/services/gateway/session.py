@@ -23,6 +23,8 @@ from lfmesh.services.gateway.replay import NO_REPLAY, ReplayDesk
 from lfmesh.services.gateway.statistics import ClientCounters
 from lfmesh.types import CHANNELS, Channel, Position, StreamKey
 
+STREAMS_PER_REQUEST = 50
+"""A `subscribe` counts as one more request for each so many streams that it names."""
 _CHANNELS: Mapping[str, Channel] = {str(channel): channel for channel in CHANNELS}
 
 
@@ -89,6 +91,7 @@ class Session:
         self._refuse_unknown(strangers, unknown, request.id)
         if not keys:
             return
+        self._bucket.charge(len(keys) // STREAMS_PER_REQUEST)
         self._say(answers.subscribed(request.id, products, channels))
         for key in keys:
             status = self._board.now_not_live(key)

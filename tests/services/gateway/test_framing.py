@@ -2,8 +2,10 @@
 
 import asyncio
 import json
-from collections.abc import Callable, Coroutine
-from typing import Any
+from collections.abc import AsyncIterator, Callable, Coroutine
+from contextlib import asynccontextmanager
+from functools import partial
+from typing import Any, Literal, get_args
 
 import pytest
 import uvloop
@@ -11,7 +13,21 @@ import uvloop
 from lfmesh.models import parse_message
 from tests.aio import eventually, run
 from tests.services.gateway.kit import TICKER, World, configured, world
-from tests.services.gateway.raw import BINARY, CLOSE, CONTINUATION, PING, PONG, TEXT, Frame, RawClient, raw_client
+from tests.services.gateway.raw import (
+    BINARY,
+    CLOSE,
+    CONTINUATION,
+    PING,
+    PONG,
+    RSV1,
+    TEXT,
+    Frame,
+    RawClient,
+    handshake,
+    made,
+    raw_client,
+    raw_socket,
+)
 from tests.services.gateway.test_joins import flowing
 
 type Run = Callable[[Coroutine[Any, Any, None]], None]
@@ -48,6 +64,45 @@ async def burst(here: World, turns: int = 200) -> None:
 def check_data(frame: Frame) -> None:
     assert frame[:4] == (True, 0, TEXT, False)
     parse_message(frame.payload)
+
+
+def closes_are(here: World, counts: dict[str, int]) -> bool:
+    return here.gateway.statistics().closes_total == counts
+
+
+@asynccontextmanager
+async def undisturbed(here: World) -> AsyncIterator[None]:
+    """Market data flows all the while, and a client that follows it gets each message."""
+
+    async def publish() -> None:
+        number = 0
+        while True:
+            number += 1
+            here.normalizer.publish(TICKER, [number, number + 1, number + 2])
+            await asyncio.sleep(0)
+
+    await flowing(here, TICKER)
+    async with raw_client(here.address) as client:
+        client.send(TEXT, SUBSCRIBE)
+        check_data(await client.next())
+        publishing = asyncio.ensure_future(publish())
+        seqs: list[int] = []
+
+        async def read() -> None:
+            while (frame := await client.next()).opcode != CLOSE:
+                check_data(frame)
+                seqs.append(json.loads(frame.payload)["data"]["seq"])
+
+        reading = asyncio.ensure_future(read())
+        try:
+            yield
+        finally:
+            publishing.cancel()
+            last = here.normalizer.model.streams[TICKER].position.seq
+            await eventually(lambda: reading.done() or len(seqs) >= last - 3)
+            client.send(CLOSE)
+            await reading
+        assert seqs == list(range(4, last + 1))
 
 
 async def subscribed(here: World, client: RawClient) -> None:
@@ -126,44 +181,180 @@ def test_our_own_close_amid_a_burst_is_the_last_frame(on_loop: Run) -> None:
     on_loop(scenario())
 
 
-@pytest.mark.parametrize(
-    ("frames", "code"),
-    [
-        ([(TEXT, b"x" * 65537, {})], 1009),
-        ([(TEXT, b"x" * 40_000, {"fin": False}), (CONTINUATION, b"x" * 40_000, {})], 1009),
-        ([(TEXT, b"unmasked", {"mask": False})], 1002),
-        ([(TEXT, b"reserved", {"reserved": 4})], 1002),
-        ([(0x3, b"", {})], 1002),
-        ([(CONTINUATION, b"of nothing", {})], 1002),
-        ([(PING, b"x" * 126, {})], 1002),
-        ([(PING, b"in pieces", {"fin": False})], 1002),
-        ([(TEXT, b"one", {"fin": False}), (TEXT, b"two", {})], 1002),
-        ([(CLOSE, b"\x03", {})], 1002),
-        ([(TEXT, b'"\xff"', {})], 1007),
-    ],
-)
-def test_invalid_and_oversized_frames_close_with_their_code(
-    frames: list[tuple[int, bytes, dict[str, bool]]], code: int, on_loop: Run
-) -> None:
-    async def scenario() -> None:
-        async with world() as here, raw_client(here.address) as client, raw_client(here.address) as other:
-            await subscribed(here, client)
-            other.send(TEXT, SUBSCRIBE)
-            await other.frame()
-            for opcode, payload, options in frames:
-                client.send(opcode, payload, **options)
-            publishing = asyncio.ensure_future(burst(here, 20))
+BAD = [made(opcode) for opcode in (0x3, 0x4, 0x5, 0x6, 0x7, 0xB, 0xC, 0xD, 0xE, 0xF)]
+BAD += [made(opcode, b"{}", reserved=bit) for opcode in (TEXT, BINARY, PING, PONG, CLOSE) for bit in (1, 2, RSV1)]
+BAD += [made(opcode, b"unmasked", mask=False) for opcode in (TEXT, BINARY, PING, PONG)]
+BAD += [
+    made(TEXT, b"{", fin=False) + made(CONTINUATION, b"}", reserved=RSV1),
+    made(CONTINUATION, b"of nothing"),
+    made(CONTINUATION, b"of nothing", fin=False),
+    made(TEXT, b"one", fin=False) + made(TEXT, b"two"),
+    made(TEXT, b"one", fin=False) + made(PING) + made(BINARY, b"two"),
+    made(TEXT, b"one", fin=False) + made(CLOSE, b"\x03\xe8"),
+    made(TEXT, b"{}") + made(CONTINUATION, b"{}"),
+    made(PING, b"x" * 126),
+    made(PONG, b"x" * 126),
+    made(CLOSE, b"\x03\xe8" + b"x" * 124),
+    made(PING, b"in pieces", fin=False),
+    made(CLOSE, b"\x03\xe8", fin=False),
+    made(CLOSE, b"\x03"),
+]
+BAD += [made(CLOSE, code.to_bytes(2)) for code in (0, 999, 1004, 1005, 1006, 1015, 1016, 2999, 5000, 65535)]
+TOO_BIG = [
+    made(TEXT, b"x" * 65537),
+    made(BINARY, b"x" * 65537),
+    b"\x81\xff" + (1 << 62).to_bytes(8),  # the length is enough
+    made(TEXT, b"x" * 40_000, fin=False) + made(CONTINUATION, b"x" * 40_000),
+    made(TEXT, b"x" * 65_000, fin=False) + made(PING) + made(CONTINUATION, b"x" * 537),
+]
+NOT_TEXT = [
+    made(TEXT, b'"\xff"'),
+    made(TEXT, b'"\xed\xa0\x80"'),
+    made(TEXT, b'"\xc3', fin=False) + made(CONTINUATION, b'"'),
+    made(CLOSE, b"\x03\xe8\xff"),
+]
+
+
+def test_invalid_and_oversized_frames_close_with_their_code_amid_bursts(on_loop: Run) -> None:
+    async def refused(here: World, sent: bytes, code: int) -> None:
+        async with raw_client(here.address) as client:
+            client.send(TEXT, SUBSCRIBE)
+            await client.frame()
+            client.writer.write(sent)
             *data, close = await client.frames()
-            await publishing
+            assert (close.opcode, int.from_bytes(close.payload[:2])) == (CLOSE, code), sent[:200]
+            for frame in data:
+                if frame.opcode != PONG:
+                    check_data(frame)
+
+    async def scenario() -> None:
+        async with world() as here, undisturbed(here):
+            for code, all_sent in ((1002, BAD), (1009, TOO_BIG), (1007, NOT_TEXT)):
+                await asyncio.gather(*(refused(here, sent, code) for sent in all_sent))
+            counts = {"1002": len(BAD), "1009": len(TOO_BIG), "1007": len(NOT_TEXT)}
+            await eventually(partial(closes_are, here, counts))
+
+    on_loop(scenario())
+
+
+@pytest.mark.parametrize("code", [1000, 1001, 1003, 1007, 1011, 1014, 3000, 4999])
+def test_every_code_that_a_client_may_send_is_answered_alike(code: int) -> None:
+    async def scenario() -> None:
+        async with world(beacons=False) as here, raw_client(here.address) as client:
+            payload = code.to_bytes(2) + "why: ½".encode()
+            client.send(CLOSE, payload)
+            client.send(TEXT, b'{"op":"ping","t":1}')  # after a close frame: not looked at
+            assert await client.frames() == [Frame(True, 0, CLOSE, False, payload)]
+            await eventually(lambda: here.gateway.statistics().closes_total == {str(code): 1})
+
+    run(scenario())
+
+
+def test_both_sides_may_close_at_once(on_loop: Run) -> None:
+    async def scenario() -> None:
+        async with world(configured(drain_s=0.0)) as here, raw_client(here.address) as client:
+            await subscribed(here, client)
+            publishing = asyncio.ensure_future(burst(here))
+            await client.frame()
+            stopping = asyncio.ensure_future(here.gateway.stop())
+            client.send(CLOSE, b"\x03\xe8")
+            *data, close = await client.frames()
+            await asyncio.gather(stopping, publishing)
+            assert close.payload in (b"\x03\xe9draining", b"\x03\xe8")
             for frame in data:
                 check_data(frame)
-            assert close.opcode == CLOSE
-            assert int.from_bytes(close.payload[:2]) == code
-            for _ in range(60):  # nobody else is disturbed
-                theirs = await other.frame()
-                assert theirs is not None
-                check_data(theirs)
-            await eventually(lambda: here.gateway.statistics().closes_total == {str(code): 1})
+
+    on_loop(scenario())
+
+
+type Cut = Literal["reset", "reset in a frame", "eof", "eof in a frame", "eof in a message"]
+CUTS: tuple[Cut, ...] = get_args(Cut.__value__)
+
+
+def cut(client: RawClient, how: Cut) -> None:
+    match how:
+        case "reset":
+            client.reset()
+        case "reset in a frame":
+            client.writer.write(made(TEXT, SUBSCRIBE)[:1])
+            client.reset()
+        case "eof":
+            client.writer.write_eof()
+        case "eof in a frame":
+            client.writer.write(made(TEXT, SUBSCRIBE)[:20])
+            client.writer.write_eof()
+        case "eof in a message":
+            client.send(TEXT, b"{", fin=False)
+            client.writer.write_eof()
+
+
+def test_who_goes_without_a_close_frame_is_let_go_and_got_only_whole_frames(on_loop: Run) -> None:
+    """Also who shuts only its own half: a WebSocket has no such state, the rest of what was under way still comes."""
+
+    async def scenario() -> None:
+        async with world() as here, undisturbed(here):
+            for number, how in enumerate(CUTS, 1):
+                async with raw_client(here.address) as client:
+                    client.send(TEXT, SUBSCRIBE)
+                    for _ in range(5):
+                        check_data(await client.next())
+                    cut(client, how)
+                    if how.startswith("eof"):
+                        for frame in await client.frames():
+                            check_data(frame)
+                    await eventually(partial(closes_are, here, {"1006": number}))
+
+    on_loop(scenario())
+
+
+def test_a_message_may_come_in_any_pieces(on_loop: Run) -> None:
+    """Fragments with control frames between them, cut anywhere on their way, within a character, too."""
+    request = '{"op":"ping","t":1,"pad":"½€𝄞"}'.encode()
+    fragments = [made(TEXT, request[:1], fin=False)]
+    for number, byte in enumerate(request[1:]):
+        fragments += [made(CONTINUATION, bytes([byte]), fin=False), made(PING, b"%d" % number), made(PONG)]
+    stream = b"".join(fragments) + made(CONTINUATION)
+
+    async def scenario() -> None:
+        async with world() as here, undisturbed(here), raw_client(here.address) as client:
+            for at in range(0, len(stream), 7):
+                client.writer.write(stream[at : at + 7])
+                if at % 3 == 0:
+                    await asyncio.sleep(0)
+            answers = [await client.next() for _ in range(len(request))]
+            *pongs, answer = answers
+            assert [frame[2:5:2] for frame in pongs] == [(PONG, b"%d" % number) for number in range(len(request) - 1)]
+            assert (answer.opcode, answer.payload) == (TEXT, b'{"op":"pong","t":1}')
+
+    on_loop(scenario())
+
+
+def test_much_at_once_is_answered_in_order(on_loop: Run) -> None:
+    """More than is parsed in one turn of the loop."""
+
+    async def scenario() -> None:
+        async with world() as here, undisturbed(here), raw_client(here.address) as client:
+            requests = [b'{"op":"ping","t":%d,"pad":"%b"}' % (number, b"x" * number * 7) for number in range(150)]
+            client.writer.write(b"".join(made(TEXT, request) + made(PING) for request in requests))
+            frames = [await client.next() for _ in range(300)]
+            told = [frame.payload for frame in frames if frame.opcode == TEXT]
+            assert told == [b'{"op":"pong","t":%d}' % number for number in range(150)]
+            assert [frame.opcode for frame in frames].count(PONG) == 150
+
+    on_loop(scenario())
+
+
+def test_frames_before_our_answer_harm_nobody_else(on_loop: Run) -> None:
+    """A client has to wait for it (4.1)."""
+
+    async def scenario() -> None:
+        async with world() as here, undisturbed(here):
+            for early in (made(TEXT, SUBSCRIBE), made(CLOSE, b"\x03\xe8"), made(PING, mask=False), b"\xff" * 100):
+                async with raw_socket(here.address) as (_, writer):
+                    writer.write(handshake(here.address) + early)
+                    writer.write_eof()
+                    await eventually(lambda: not here.gateway._front._doorway._at_the_door)  # type: ignore[union-attr]
+                await eventually(lambda: here.gateway.statistics().clients == 1)
 
     on_loop(scenario())
 
@@ -214,21 +405,6 @@ def test_compression_is_not_negotiated(on_loop: Run) -> None:
             assert b"101 Switching Protocols" in client.response
             assert b"Sec-WebSocket-Extensions" not in client.response
             await subscribed(here, client)
-
-    on_loop(scenario())
-
-
-def test_a_connection_that_is_cut_amid_a_burst_is_let_go(on_loop: Run) -> None:
-    async def scenario() -> None:
-        async with world() as here, raw_client(here.address) as client:
-            await subscribed(here, client)
-            publishing = asyncio.ensure_future(burst(here))
-            await client.frame()
-            client.writer.transport.abort()
-            await publishing
-            await eventually(lambda: here.gateway.statistics().clients == 0)
-            assert here.gateway.statistics().closes_total == {"1006": 1}
-            assert here.gateway.statistics().groups == 0
 
     on_loop(scenario())
 

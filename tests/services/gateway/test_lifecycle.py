@@ -146,9 +146,9 @@ def test_while_it_drains_it_is_not_ready_says_so_and_refuses_who_was_in_the_door
             await eventually(lambda: here.gateway.readiness() == [])
             front = here.gateway._front
             assert front is not None
-            known = len(front._connections)
+            known = len(front._doorway.connections)
             with socket.create_connection(here.address) as waiting, socket.create_connection(here.address):
-                await eventually(lambda: len(front._connections) == known + 2)
+                await eventually(lambda: len(front._doorway.connections) == known + 2)
                 stopping = asyncio.ensure_future(here.gateway.stop())
                 assert (await client.next())["op"] == "goaway"
                 assert here.gateway.readiness() == ["draining"]
