@@ -373,7 +373,8 @@ class GatewaySection(Section):
     outbox_age_s: Annotated[float, Field(gt=0)] = 30.0
     """And so is a client whose socket has taken nothing for so long."""
     client_messages_per_s: Annotated[float, Field(ge=0)] = 0.0
-    """A client that would get more is conflated, never more than it can make up for; 0: no limit."""
+    """A client that gets more (it is looked at each 0.1 s) is conflated, and sent nothing until it is back at this rate
+    on average, seconds after a big burst; 0: no limit."""
     client_bytes_per_s: Annotated[float, Field(ge=0)] = 0.0
     """The same in bytes of market data."""
     join_tail_bytes: Annotated[int, Field(ge=0)] = 256 * 1024

@@ -114,8 +114,8 @@ class Hub:
         self._outboxes = Outboxes(bounds, lambda client: self._joins.conflate(client), self.disconnect)
         self._fanout = Fanout(self._outboxes.hold, metered=metered)
         self._lanes = Lanes(self._fanout, self._ring)
-        self._joins = Joins(self._fanout, self._lanes, self._ring, limits.joins, archives)
         self._pace = Pace(limits.client_messages_per_s, limits.client_bytes_per_s) if metered else None
+        self._joins = Joins(self._fanout, self._lanes, self._ring, limits.joins, archives, self._pace)
 
     # What is published ------------------------------------------------------------------------------------------
 

@@ -83,6 +83,8 @@ class Join:
     """At most one message per so long is wanted (`hub_lanes`); 0: every message."""
     skips: bool = False
     """What was missed meanwhile is not to be sent: when its turn comes it wants the state, if there is a newer one."""
+    state_bytes: int = 0
+    """Size of the snapshot with which it began; 0: it goes on from a position, and is to get everything."""
     gives: Holding | None = None
     piece: Piece | None = None
     """The answer to a WantOlder or WantArchive of which there are frames in its queue."""
@@ -131,8 +133,6 @@ class Client:
     """While paused: what its socket's buffer held when it was looked at, and since when it holds no less."""
     conflations: int = 0
     """How often it was conflated."""
-    conflating: bool = False
-    """True from then on until it is live again on everything."""
     throttled: bool = False
     """True while it has had all that its rate allows."""
     used_messages: int = 0
@@ -147,6 +147,11 @@ class Client:
     """Answers to a WantOlder or WantArchive of which there are frames in its queues."""
     quiet: int = 0
     """Heartbeat ticks since something was sent."""
+
+    @property
+    def conflating(self) -> bool:
+        """True from a conflation on until it is live again on all that it was live on."""
+        return any(join.reason == "conflated" for join in self.joins.values())
 
     @property
     def subscriptions(self) -> int:

@@ -29,6 +29,7 @@ from lfmesh.core.hub_clients import Awaited, Client, Join
 from lfmesh.core.hub_history import Ring, Run, Unit
 from lfmesh.core.hub_lanes import ConflatedLane, Lanes
 from lfmesh.core.hub_older import Older, OlderLimits, WantOlder
+from lfmesh.core.hub_pace import Pace
 from lfmesh.core.hub_pulls import PULL_BYTES, Pulls
 from lfmesh.core.hub_snapshots import SOMETHING, Cached, Holding, State
 from lfmesh.core.hub_streams import Fanout, Lane, Stream
@@ -38,6 +39,8 @@ _AHEAD_NS = 2_000_000_000
 _RETRY_NS = 50_000_000
 _RETRY_MAX_NS = 5_000_000_000
 _NEVER = 1 << 63
+_LATEST_NS = 100_000_000
+"""A state that is older than this is not the latest."""
 
 RUNGS = ("ring", "retransmission", "archive", "snapshot")
 """What can serve a resume."""
@@ -82,7 +85,7 @@ class JoinLimits(NamedTuple):
     `wait_ns`: how long a position ahead of ours is awaited. `older_bytes`: what may be kept of answers from the
     publisher's ring, for all clients together, `archive_bytes` the same of archives'; `resume_bytes`: what one
     subscription may get of an archive (0: nothing). `age_ns`: a kept snapshot older than this is asked for anew.
-    `trades`: how many a trades snapshot lists.
+    `trades`: how many a trades snapshot lists. `soft_bytes`: how far a client may be behind on all that it joins.
     """
 
     tail_bytes: int = 256 * 1024
@@ -91,6 +94,7 @@ class JoinLimits(NamedTuple):
     older_bytes: int = 64 * 1024 * 1024
     age_ns: int = 1_000_000_000
     trades: int = KEPT_TRADES
+    soft_bytes: int = 1 << 62
     archive_bytes: int = 32 * 1024 * 1024
     resume_bytes: int = 0
 
@@ -99,12 +103,14 @@ class JoinLimits(NamedTuple):
 class JoinCounters:
     """What has happened since the start; `resumes` by where the increments came from.
 
-    `caught_up` are joins that our ring had lost and that went on from the publisher's, or from an archive.
+    `caught_up` are joins that our ring had lost and that went on from the publisher's, or from an archive. `behind` are
+    those that were conflated, since more had been published during their snapshot than the client may be behind.
     """
 
     joins: int = 0
     snapshots_asked: int = 0
     caught_up: int = 0
+    behind: int = 0
     resumes: dict[str, int] = field(default_factory=lambda: dict.fromkeys(RUNGS, 0))
 
 
@@ -121,6 +127,7 @@ class Joins:
         ring: Ring,
         limits: JoinLimits,
         archives: Callable[[StreamKey], int],
+        pace: Pace | None = None,
     ) -> None:
         self.wants: list[Want] = []
         self.counters = JoinCounters()
@@ -131,7 +138,9 @@ class Joins:
         older = OlderLimits(limits.older_bytes, limits.archive_bytes, limits.resume_bytes, limits.trades)
         self._older = Older(self, ring, older, archives)
         self._now = 0
-        self.pulls = Pulls(fanout, self._follow_on, self._enter, self._lost, self._emptied, self._want)
+        self.pulls = Pulls(
+            fanout, self._follow_on, self._enter, self._lost, self._emptied, self._want, self._behind, pace
+        )
         self._cached: OrderedDict[Stream, Cached] = OrderedDict()
         self._cached_bytes = 0
 
@@ -414,7 +423,7 @@ class Joins:
         if join.interval_ns:
             return self._lanes.follow_on(join)
         assert join.cursor is not None
-        return self._tail(join.stream, join.cursor)
+        return self.own(join, join.cursor) if join.target is not None else self._tail(join.stream, join.cursor)
 
     def _enter(self, join: Join) -> bool:
         if not join.interval_ns:
@@ -439,11 +448,38 @@ class Joins:
         self._clear(join)
         stream, cached = join.stream, join.stream.cached
         # An old one serves only between a request for a newer one that came to nothing and the next.
-        if cached is not None and (now - cached.came_at <= self._limits.age_ns or now < stream.ask_at):
+        if cached is not None and (self._serves(join, cached, now) or now < stream.ask_at):
             self._cached.move_to_end(stream)
             self._serve(join, cached)
         else:
             self._ask(stream, now)
+
+    def _serves(self, join: Join, cached: Cached, now: int) -> bool:
+        """True if a kept state is young enough. Who is conflated is to get the latest, and not what it has had."""
+        age_ns = self._limits.age_ns
+        if join.reason == "conflated":
+            if join.cursor is not None and cached.state.position <= join.cursor:
+                return False
+            age_ns = min(age_ns, _LATEST_NS)
+        return now - cached.came_at <= age_ns
+
+    def _behind(self, join: Join, run: Run) -> bool:
+        """True if the client does not keep up with a stream that it is joining: sending this would take longer than
+        sending the state, and it is more than its share of what a client may be behind."""
+        if join.stream.trades is not None:
+            return False
+        client = join.client
+        bound = max(join.state_bytes, self._limits.soft_bytes // max(1, len(client.joins)))
+        if run.end != join.stream.position and bound > PULL_BYTES:
+            assert join.cursor is not None
+            longer = hub_history.after(self._ring, join.stream.key, join.cursor, bound)
+            run = longer if longer is not None else run
+        if run.end == join.stream.position and sum(map(len, run.frames)) <= bound:
+            return False
+        self.counters.behind += 1
+        client.conflations += 1
+        join.reason, join.holding = "conflated", SOMETHING
+        return True
 
     def _adopt(self, stream: Stream, cached: Cached) -> None:
         stream.ask_attempt = stream.ask_at = 0
@@ -464,12 +500,18 @@ class Joins:
         at = join.stream.position
         assert at is not None
         holding = join.holding
+        later = None if holding is None else cached.after(holding.position, at)
+        if later is not None:  # it has all of the state, and is not to be taken back
+            assert holding is not None
+            self.send(join, () if join.interval_ns else later, holding.position if join.interval_ns else at)
+            return
         if holding is not None and holding.trade_id is None:
             holding = join.stream.holding(holding.position)
         frames = cached.frames(join.reason, holding)
         if join.client.deflate:
             frames = cached.deflated(frames)
         join.gives = cached.held
+        join.state_bytes = cached.size
         if join.interval_ns:
             self.send(join, frames, cached.state.position)
             return

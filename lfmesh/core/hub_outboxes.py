@@ -117,7 +117,6 @@ class Outboxes:
         self.counters.conflations[why] += 1
         client.conflations += 1
         self._conflate(client)
-        client.conflating = bool(client.joins)
 
     def _close(self, client: Client, why: str) -> None:
         self.counters.closes[why] += 1

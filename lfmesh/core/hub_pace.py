@@ -7,6 +7,7 @@ of the market until it is back in credit; the hub conflates it, so what it misse
 from lfmesh.core.hub_clients import Client
 
 _SECOND_NS = 1_000_000_000
+_UNBOUNDED = 1 << 62
 
 
 class Pace:
@@ -35,6 +36,19 @@ class Pace:
             client.used_bytes = max(0, client.used_bytes - round(self._bytes_per_s * share))
             past = past or client.used_bytes > self._bound(self._bytes_per_s, client)
         return past
+
+    def room(self, client: Client) -> tuple[int, int]:
+        """How many messages and bytes of credit it has left; at most a second's worth, at least one."""
+        messages = self._messages_per_s - client.used_messages if self._messages_per_s else _UNBOUNDED
+        size = self._bytes_per_s - client.used_bytes if self._bytes_per_s else _UNBOUNDED
+        return max(1, int(messages)), max(1, int(size))
+
+    def spent(self, client: Client) -> bool:
+        """True if it has no credit left."""
+        return bool(
+            (self._messages_per_s and client.used_messages >= self._messages_per_s)
+            or (self._bytes_per_s and client.used_bytes >= self._bytes_per_s)
+        )
 
     @staticmethod
     def _bound(per_s: float, client: Client) -> float:

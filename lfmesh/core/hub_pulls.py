@@ -10,6 +10,7 @@ from collections.abc import Callable, Iterable
 
 from lfmesh.core.hub_clients import Client, Join
 from lfmesh.core.hub_history import Run
+from lfmesh.core.hub_pace import Pace
 from lfmesh.core.hub_streams import Fanout
 from lfmesh.types import Position
 
@@ -19,15 +20,17 @@ PULL_WORK = 400
 """A turn ends when about so many streams, or pieces of them, were served: a few ms. The next turns serve the others."""
 _SLICE_BYTES = 64 * 1024
 _SPARE_PULLS = 64
+_UNBOUNDED = 1 << 62
 
 
 class Pulls:
     """See the module's docstring.
 
-    `tail` gives what comes after a join's cursor, a piece at a time (None: the ring has not got it). When nothing does,
+    `tail` gives what comes after a join's cursor, a piece at a time (None: the ring has not got it). If that is more
+    than a client may be `behind`, the join is to get the state of now instead. When nothing comes after the cursor,
     `enter` is called: True if the client is live on the stream then, False if the join waits for something. `lost` is
     called with a join to which the ring can give no more, `emptied` with one whose queue has been sent, `latest` with
-    one that is to get the state of now.
+    one that is to get the state of now. `pace`: no client is given more at once than that allows.
     """
 
     def __init__(
@@ -38,6 +41,8 @@ class Pulls:
         lost: Callable[[Join, int], None],
         emptied: Callable[[Join], None],
         latest: Callable[[Join, int], None],
+        behind: Callable[[Join, Run], bool],
+        pace: Pace | None,
     ) -> None:
         self.bytes = 0
         self._fanout = fanout
@@ -46,6 +51,8 @@ class Pulls:
         self._lost = lost
         self._emptied = emptied
         self._latest = latest
+        self._behind = behind
+        self._pace = pace
         self._work = 0
         self._ready: dict[Client, None] = {}
 
@@ -93,15 +100,17 @@ class Pulls:
 
     def _serve(self, client: Client, now: int) -> None:
         pieces: list[bytes] = []
-        room = PULL_BYTES
+        most, room = self._most(client)
+        given = 0
         done: list[Join] = []
         pulls = client.pulls
-        while pulls and room > 0:
+        while pulls and room > 0 and len(pieces) < most:
             join = pulls[0]
             if _is_under_way(join):
                 self._work += 1
-                taken = _slice(join, room, pieces)
+                taken = _slice(join, room, pieces, most)
                 room -= taken
+                given += taken
                 if join.queue and not taken:
                     break  # a part that does not fit into this turn
                 if not join.queue and join.piece is not None:
@@ -115,12 +124,21 @@ class Pulls:
         if pieces:
             client.quiet = 0
             client.used_messages += len(pieces)
-            client.used_bytes += PULL_BYTES - room
+            client.used_bytes += given
             client.sink.write(b"".join(pieces))
-            self.bytes += PULL_BYTES - room
+            self.bytes += given
+            client.throttled = self._pace is not None and self._pace.spent(client)
         for join in done:
             if join.waits is None and not self._end(join):
                 self._lost(join, now)
+
+    def _most(self, client: Client) -> tuple[int, int]:
+        """How many messages and bytes the client may be given in this turn."""
+        if self._pace is None:
+            return _UNBOUNDED, PULL_BYTES
+        self._fanout.settle(client)
+        messages, size = self._pace.room(client)
+        return messages, min(size, PULL_BYTES)
 
     def _refill(self, join: Join, now: int) -> bool:
         """Queue what was published meanwhile; False if there is nothing more, or the ring has lost it."""
@@ -132,6 +150,9 @@ class Pulls:
         run = self._tail(join)
         if run is None or not run.frames:
             return False
+        if join.state_bytes and self._behind(join, run):
+            self._latest(join, now)
+            return True
         join.queue.extend(run.frames)
         join.cursor = run.end
         return True
@@ -143,8 +164,6 @@ class Pulls:
             return False
         if self._enter(join):
             del client.joins[stream], stream.joins[client]
-            if not client.joins:
-                client.conflating = False
             return True
         return join.waits is not None
 
@@ -153,7 +172,7 @@ def _is_under_way(join: Join) -> bool:
     return join.waits is None and join.client.joins.get(join.stream) is join
 
 
-def _slice(join: Join, room: int, pieces: list[bytes]) -> int:
+def _slice(join: Join, room: int, pieces: list[bytes], most: int) -> int:
     """Take from a queue what fits, and no more than its share of a turn; a first piece always fits."""
     taken = 0
     queue = join.queue
@@ -161,7 +180,7 @@ def _slice(join: Join, room: int, pieces: list[bytes]) -> int:
         join.sent = True
         if join.gives is not None:
             join.holding, join.gives = join.gives, None
-    while queue and taken < _SLICE_BYTES and (not pieces or len(queue[0]) <= room - taken):
+    while queue and taken < _SLICE_BYTES and (not pieces or (len(queue[0]) <= room - taken and len(pieces) < most)):
         piece = queue.popleft()
         pieces.append(piece)
         taken += len(piece)

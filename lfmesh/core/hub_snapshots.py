@@ -203,6 +203,16 @@ class Cached:
         last = last_trade_id(self.state.parts[-1]) if self._key.channel is Channel.TRADES else None
         return Holding(self.state.position, last)
 
+    def after(self, position: Position, until: Position) -> list[bytes] | None:
+        """The frames after a position of the state's epoch that is ahead of the state, up to where the stream stands;
+        None for any other position."""
+        (epoch, seq), stands = position, self.state.position
+        if epoch != stands.epoch or epoch != until.epoch or not stands.seq < seq <= until.seq:
+            return None
+        if len(self._tail) != until.seq - stands.seq:
+            return None  # a snapshot is among them
+        return self._tail[seq - stands.seq :]
+
     def tail(self) -> bytes:
         """The frames after the snapshot as one run of bytes, empty if there are none."""
         if self._joined is None:

@@ -153,6 +153,8 @@ class Follow:
     trade_id: int | None = None
     parts: list[SnapshotMessage] = field(default_factory=list)
     begun: bool = False
+    again: bool = False
+    """Its first snapshot was begun, and came to nothing."""
     conflated: bool = False
 
 
@@ -234,6 +236,7 @@ class Reader:
         truth = self.publishers[key].at(here)
         if data.part is not None:
             if data.part == 1:
+                follow.again = follow.again or bool(follow.parts)
                 follow.parts = []  # a snapshot that was begun anew
             assert len(follow.parts) == data.part - 1
             follow.parts.append(message)
@@ -241,7 +244,7 @@ class Reader:
                 return
         follow.parts = []
         self.snapshots.setdefault(key, []).append(data.reason)
-        if not follow.begun:
+        if not follow.begun and not (follow.again and data.reason == "gap"):
             expected = {"fresh": ("subscribe",), "after": ("resume_failed", "epoch", "gap", "conflated"), "next": None}[
                 follow.start
             ]

@@ -152,7 +152,7 @@ def test_a_rate_is_held_by_conflation_and_made_up_for() -> None:
         desk.pull()
         got += len(sink.take())
     assert 60 <= got <= 260
-    assert desk.hub.slow.conflations["rate"] >= 2
+    assert desk.hub.slow.conflations["rate"] >= 1
     assert other.take() == []
     assert not client.closed
 

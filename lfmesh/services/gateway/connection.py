@@ -25,6 +25,7 @@ a connection that takes nothing would wait for ever, hence the deadline in `Conn
 """
 
 import asyncio
+import socket
 from collections.abc import Callable, Coroutine
 from typing import Any, Protocol
 
@@ -34,6 +35,9 @@ from websockets.protocol import State
 WRITE_HIGH_BYTES = 256 * 1024
 WRITE_LOW_BYTES = 64 * 1024
 """The transport's buffer: past the first nothing more is given to it, until it has drained to the second."""
+UNSENT_BYTES = 256 * 1024
+"""So much the system takes for a connection beyond what it can send at once (tcp(7), TCP_NOTSENT_LOWAT)."""
+_NOTSENT_LOWAT: int | None = getattr(socket, "TCP_NOTSENT_LOWAT", None)
 CLOSE_TIMEOUT_S = 2.0
 """A client that does not take our close frame for so long is cut off."""
 
@@ -52,6 +56,12 @@ class ClientConnection(ServerConnection):
     """The library's connection, that also tells `flow` about its transport's buffer."""
 
     flow: Flow | None = None
+
+    def connection_made(self, transport: asyncio.BaseTransport) -> None:
+        """The system is to keep little that it can't send: what is slow shows here, and not megabytes later."""
+        super().connection_made(transport)
+        if _NOTSENT_LOWAT is not None:
+            transport.get_extra_info("socket").setsockopt(socket.IPPROTO_TCP, _NOTSENT_LOWAT, UNSENT_BYTES)
 
     def pause_writing(self) -> None:
         """The transport's buffer is past its high-water mark."""

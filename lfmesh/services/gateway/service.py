@@ -196,7 +196,7 @@ class GatewayService:
             slow_closed_total=dict(self._hub.slow.closes),
             slow_clients=hub.paused,
             conflating=hub.conflating,
-            conflations_total=dict(self._hub.slow.conflations),
+            conflations_total=self._hub.slow.conflations | {"behind": joins.behind},
             conflated_messages_total=hub.lanes_emitted,
             merged_messages_total=hub.lanes_merged,
             requests_total=dict(came.requests_total) if came else {},
@@ -456,6 +456,7 @@ def _limits(config: Config) -> HubLimits:
             tail_bytes=section.join_tail_bytes,
             wait_ns=round(section.resume_wait_s * 1e9),
             age_ns=round(section.join_snapshot_age_s * 1e9),
+            soft_bytes=section.outbox_soft_bytes,
             resume_bytes=config.archive.resume_max_bytes if config.archive.enabled else 0,
         ),
     )

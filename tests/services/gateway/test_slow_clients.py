@@ -5,12 +5,14 @@ import json
 import socket
 from collections.abc import AsyncIterator, Callable, Sequence
 from contextlib import asynccontextmanager
+from decimal import Decimal
 from typing import Any
 
 import pytest
 
-from lfmesh.types import Channel, StreamKey
+from lfmesh.types import Channel, Position, StreamKey
 from tests.aio import eventually, run
+from tests.core.model_publisher import ModelStream
 from tests.services.gateway.holder import Holder, Json
 from tests.services.gateway.kit import BOOK, TICKER, TRADES, World, configured, world
 from tests.services.gateway.raw import CLOSE, TEXT, RawClient, raw_client
@@ -146,13 +148,18 @@ def test_a_client_whose_socket_takes_nothing_for_some_time_is_conflated_though_l
     async def scenario() -> None:
         bounds = {"outbox_soft_bytes": 8 * 1024 * 1024, "outbox_soft_age_s": 0.05}
         async with a_mesh(**bounds) as here, reading(here, *KEYS, buffer=4096) as slow:
+            slow.ask(op="subscribe", products=["SOL-USD"])  # which has no data
             await publish_until(here, lambda: here.gateway.statistics().outbox_bytes)
             await eventually(lambda: conflated(here, "age"))
+            assert [client.conflating for client in here.gateway.slowest()] == [True]
             await publish(here)
             await slow.right()
             assert slow.turns(TICKER) == slow.turns(BOOK) == ["subscribe", "incr", "conflated"]
             assert slow.turns(TRADES) == ["subscribe", "incr"]
             assert (conflated(here, "bytes"), closed(here)) == (0, 0)
+            await eventually(lambda: here.gateway.statistics().conflating == 0)
+            assert here.gateway.statistics().joining == 1
+            assert here.gateway.slowest() == []
 
     run(scenario())
 
@@ -272,6 +279,30 @@ def test_a_client_that_reads_a_tenth_is_conflated_again_and_again_and_right_in_t
             assert slow.holder.messages < published / 2
             await eventually(lambda: here.gateway.statistics().conflating == 0)
             await publish(here, KEYS, 40, slow)
+
+    run(scenario())
+
+
+def test_who_falls_behind_while_its_snapshot_is_under_way_gets_a_newer_one() -> None:
+    async def scenario() -> None:
+        async with a_mesh(TICKER) as here:
+            bids = {Decimal(f"1.{at:05d}"): (f"1.{at:05d}", "3.5") for at in range(1, 20_000)}
+            model = here.normalizer.model
+            model.known[BOOK] = ModelStream(Position(0, 0), bids=bids)
+            await flowing(here, BOOK)
+            async with reading(here, TICKER, BOOK, buffer=4096) as slow:
+                slow.holder.strict = False
+                held = slow.holder.streams[BOOK]
+                for _ in range(400):
+                    await publish(here, (TICKER, BOOK), 100)
+                    enough = slow.holder.bytes + 100 * (240 + 330) // 10
+                    await slow.until(lambda: slow.holder.bytes >= enough)  # noqa: B023 - it ends here
+                    if conflated(here, "behind") and held.turns().count("conflated") > 1:
+                        break
+                assert conflated(here, "behind")
+                assert held.position is not None
+                assert model.streams[BOOK].position.seq - held.position.seq < 10_000
+                await slow.right()
 
     run(scenario())
 
