@@ -13,6 +13,10 @@ if TYPE_CHECKING:
     from lfmesh.watch.loop import Watched
 
 DEFAULT_URL = "ws://127.0.0.1:8000/ws"
+MAX_CONFLATE_MS = 60_000
+"""As a gateway takes it: `lfmesh.models.requests.MAX_CONFLATE_MS`."""
+SCREEN_CONFLATE_MS = 100
+"""A terminal is drawn four times a second."""
 
 
 @click.command(short_help="Show what a gateway sends, live.")
@@ -20,6 +24,13 @@ DEFAULT_URL = "ws://127.0.0.1:8000/ws"
 @option("--channel", type=click.Choice(["ticker", "trades", "book"]), default="ticker", help="What to show.")
 @option("--url", metavar="URL", help=f"The gateway.  [default: the running `lfmesh up`'s, else {DEFAULT_URL}]")
 @option("--json", "as_json", is_flag=True, help="The raw messages, one a line, as they came.")
+@option(
+    "--conflate-ms",
+    metavar="MS",
+    type=click.IntRange(0, MAX_CONFLATE_MS),
+    help="At most one message of each ticker or book in this time; 0: every one.  "
+    f"[default: {SCREEN_CONFLATE_MS} on a terminal, else 0]",
+)
 @option(
     "--duration",
     "duration_s",
@@ -35,7 +46,13 @@ DEFAULT_URL = "ws://127.0.0.1:8000/ws"
     help="Where the running `lfmesh up` keeps its data.",
 )
 def watch(
-    products: tuple[str, ...], channel: str, url: str | None, as_json: bool, duration_s: float | None, data_dir: Path
+    products: tuple[str, ...],
+    channel: str,
+    url: str | None,
+    as_json: bool,
+    conflate_ms: int | None,
+    duration_s: float | None,
+    data_dir: Path,
 ) -> int:
     """Show what a gateway sends to its clients, live; all its products unless some are named.
 
@@ -54,7 +71,10 @@ def watch(
     mesh = None if url else find(data_dir)
     address = url or (mesh.gateway_url if mesh else DEFAULT_URL)
     live = sys.stdout.isatty() and not as_json
-    asyncio.run(_run(Watched(address, product_ids(products), Channel(channel), as_json, duration_s), live=live))
+    if conflate_ms is None:
+        conflate_ms = SCREEN_CONFLATE_MS if live else 0
+    watched = Watched(address, product_ids(products), Channel(channel), as_json, duration_s, conflate_ms)
+    asyncio.run(_run(watched, live=live))
     return 0
 
 

@@ -89,6 +89,8 @@ class Conversation:
         """Messages of this connection that a gateway would send."""
         self.dropped = 0
         """Messages of streams that are not, or no longer, followed."""
+        self.conflated = 0
+        """Snapshots that the gateway sent instead of changes, because this client took too little."""
         self.replay: ReplayStatus | None = None
         """Where the replay was when it told last; None where none is followed."""
         self._keep_trades = keep_trades
@@ -253,6 +255,7 @@ class Conversation:
             case SnapshotMessage(data=snapshot):
                 stream = self._stream(snapshot.product, snapshot.channel, now, text)
                 if stream is not None:
+                    self.conflated += snapshot.reason == "conflated" and snapshot.part == snapshot.parts
                     stream.snapshot(snapshot, text, now, out)
                     self._after(stream, now)
             case Status():
@@ -330,18 +333,24 @@ class Conversation:
         refused: dict[str, list[StreamKey]] = {}
         for key in request.keys:
             if key.product in products and key.channel in channels:
-                self._begin(key, now)
+                self._begin(key, message.id, now)
             else:
                 code = "UNKNOWN_CHANNEL" if key.product in products else "UNKNOWN_PRODUCT"
                 refused.setdefault(code, []).append(key)
         for code, keys in refused.items():
             self._refuse(code, _reason(code, keys, request.unknown), keys, now)
 
-    def _begin(self, key: StreamKey, now: int) -> None:
+    def _begin(self, key: StreamKey, number: object, now: int) -> None:
         stream = self.streams.get(key)
         if stream is None:
             return  # given up meanwhile
         self._leaving.discard(key)
+        newest = self._requests.newest(key)
+        if newest != number:
+            stream.overtaken()
+            if self._requests.get(newest) is None:  # the gateway was given them in another order
+                self._ask([stream])
+            return
         again = stream.begin(now)
         if again:
             self._take_anew(stream, now)

@@ -54,12 +54,26 @@ class _StreamEvent(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class Snapshot(_StreamEvent, frozen=True, kw_only=True):
-    """The state of a stream at `position`; it replaces what was known. `texts`: the raw message, or its parts."""
+    """The state of a stream at `position`; it replaces what was known. `texts`: the raw message, or its parts.
+
+    `reason` "conflated": this client took less than came, or had its share, so the gateway has left out the changes in
+    between.
+    """
 
     channel: Channel
     reason: SnapshotReason
     ts_snapshot: int
     texts: tuple[str, ...]
+
+    @property
+    def conflated(self) -> bool:
+        """It stands for changes that were left out because this client took too little."""
+        return self.reason == "conflated"
+
+    @property
+    def age_ns(self) -> int:
+        """How old it was when it was taken from the socket, by the mesh's clock and ours; a big one, its last part."""
+        return self.ts_received - self.ts_snapshot
 
     @property
     def text(self) -> str:
@@ -94,8 +108,8 @@ class Increment(_StreamEvent, frozen=True, kw_only=True):
     """The next change of a stream; `position` is the one that it leads to.
 
     `continuity`: `verified` (evidence shows that nothing is missing before it), `unverified` (the venue gives no
-    evidence for this kind of message), `backfilled` (fetched later, in its place). `prev_seq`: only where the gateway
-    has merged several changes into this one.
+    evidence for this kind of message), `backfilled` (fetched later, in its place). `prev_seq`: only with `conflate_ms`;
+    this one stands for all changes after that seq, up to its own. Its times are those of the newest of them.
     """
 
     channel: Channel
@@ -105,6 +119,16 @@ class Increment(_StreamEvent, frozen=True, kw_only=True):
     ts_publish: int
     text: str
     prev_seq: int | None = None
+
+    @property
+    def merged(self) -> int:
+        """How many changes it stands for: 1, or more on a stream with `conflate_ms`."""
+        return 1 if self.prev_seq is None else self.position.seq - self.prev_seq
+
+    @property
+    def age_ns(self) -> int:
+        """How long after its publication it was taken from the socket, by the mesh's clock and ours."""
+        return self.ts_received - self.ts_publish
 
 
 class Tick(Increment, frozen=True, kw_only=True):

@@ -36,13 +36,15 @@ After = Mapping[tuple[str, str], tuple[int, int]]
 
 @dataclass(frozen=True, slots=True)
 class FeedStatistics:
-    """What has happened so far. `unread`: messages and events that wait for a reader."""
+    """What has happened so far. `unread`: messages and events that wait for a reader. `conflated`: snapshots that the
+    gateway sent in place of changes, because this feed took less than came."""
 
     connections: int
     messages: int
     bytes: int
     unread: int
     dropped: int
+    conflated: int
 
 
 class Feed:
@@ -77,8 +79,8 @@ class Feed:
 
         From then on they are followed until `unsubscribe`, over all connections. Those that are followed already
         are begun anew. `from_seq`: positions of an earlier run (see `positions`), to go on from without a snapshot;
-        a book of which only the changes come has no levels until there is a snapshot. `conflate_ms`: at most one
-        message a stream in this time, where the gateway does that.
+        a book of which only the changes come has no levels until there is a snapshot. `conflate_ms`: at most one change
+        of each ticker and book in this time, which stands for all of them (`Increment.merged`); every trade comes.
 
         Raises RequestRefused (UnknownProduct, UnknownChannel, TooManySubscriptions) for what the gateway refuses; the
         rest of the call is carried out. NoAnswer when nothing has come in `timeout_s`.
@@ -197,6 +199,7 @@ class Feed:
             self._connector.bytes,
             self._desk.unread,
             self._conversation.dropped,
+            self._conversation.conflated,
         )
 
     # Waiting ----------------------------------------------------------------------------------------------------

@@ -41,6 +41,7 @@ class Requests:
     def __init__(self, random: Callable[[], float]) -> None:
         self._random = random
         self._under_way: dict[int, Request] = {}
+        self._newest: dict[StreamKey, int] = {}
         self._unsent: list[int] = []
         self._bucket = TokenBucket(_REQUESTS_PER_S, _BURST, 0)
         self._number = 0
@@ -64,7 +65,13 @@ class Requests:
         """Ask for streams."""
         for number, text, streams in subscribe_requests(asked, self._number + 1):
             self._number = number
-            self.post(Request("subscribe", text, [StreamKey(one.product, one.channel) for one in streams]), number)
+            keys = [StreamKey(one.product, one.channel) for one in streams]
+            self._newest.update(dict.fromkeys(keys, number))
+            self.post(Request("subscribe", text, keys), number)
+
+    def newest(self, key: StreamKey) -> int | None:
+        """The number of the newest request for a stream on this connection."""
+        return self._newest.get(key)
 
     def get(self, number: object) -> Request | None:
         """The request of this number, if it is under way."""
@@ -92,6 +99,7 @@ class Requests:
     def connected(self, now: int) -> None:
         """A new connection: nothing is under way on it, but pings that were not answered are sent again."""
         self._bucket = TokenBucket(_REQUESTS_PER_S, _BURST, now)
+        self._newest = {}
         self._under_way = {number: one for number, one in self._under_way.items() if one.op == "ping"}
         for request in self._under_way.values():
             request.sent_at = request.retry_at = None

@@ -128,6 +128,11 @@ class Stream:
         self._begun_at = now
         return again
 
+    def overtaken(self) -> None:
+        """`subscribed` has come for an earlier request than the newest: what follows is not what is wanted now."""
+        self.active = self._distrusted = True
+        self._parts, self._parts_bytes = [], 0
+
     def end(self, reason: str) -> None:
         """The connection is lost."""
         self._renew(self._follower.position)
@@ -178,7 +183,8 @@ class Stream:
         if start is not None:
             self._has_started(now, out)
         unit = IncrementUnit(data, text, now)
-        self._facts(self._follower.increments(data.epoch, data.seq, (unit,), now, data.prev_seq), now, out)
+        facts = self._follower.increments(data.epoch, data.seq, (unit,), now, data.prev_seq)
+        self._facts(facts, now, out, _follows(data))
 
     def snapshot(self, data: SnapshotData, text: str, now: int, out: Outcome) -> None:
         """A snapshot has come, or a part of one."""
@@ -186,8 +192,9 @@ class Stream:
             return
         parts: tuple[SnapshotData, ...]
         texts: tuple[str, ...]
-        if data.parts == 1 and not self._parts:
+        if data.parts == 1:
             parts, texts = (data,), (text,)
+            self._parts, self._parts_bytes = [], 0
         else:
             problem = self._take_part(data, text)
             if problem:
@@ -216,7 +223,8 @@ class Stream:
 
     # Positions --------------------------------------------------------------------------------------------------
 
-    def _facts(self, facts: Sequence[Fact[Unit]], now: int, out: Outcome) -> None:
+    def _facts(self, facts: Sequence[Fact[Unit]], now: int, out: Outcome, follows: int = 0) -> None:
+        """`follows`: the position that the increment which has come goes on from."""
         for fact in facts:
             match fact:
                 case Accepted(items=units) | Opened(items=units):
@@ -224,8 +232,8 @@ class Stream:
                         self._take(unit, out)
                         if self._distrusted:
                             return
-                case GapOpened(last, seen):
-                    told = f"increments {(last.seq if last else 0) + 1} to {seen.seq - 1} are missing"
+                case GapOpened(last):
+                    told = f"increments {(last.seq if last else 0) + 1} to {follows} are missing"
                     out.complain(self.key, "gap", told, now)
                 case Dropped(count, "duplicate"):
                     told = f"{count} increments at or before {self.position} came again"
@@ -251,15 +259,18 @@ class Stream:
             case "next":
                 return True
             case "resume":
-                previous = data.seq - 1 if data.prev_seq is None else data.prev_seq
-                return at == Position(data.epoch, previous)
+                return at == Position(data.epoch, _follows(data))
 
     def _may_merge(self, prev_seq: int, seq: int) -> bool:
+        """Whether this is what a merged increment can be; one that came before is for the follower to see."""
         at = self.position
-        return self.key.channel is not Channel.TRADES and prev_seq < seq and (at is None or at.seq <= prev_seq)
+        in_place = at is None or at.seq <= prev_seq or seq <= at.seq
+        return self.key.channel is not Channel.TRADES and prev_seq < seq and in_place
 
     def _take_part(self, data: SnapshotData, text: str) -> str | None:
-        """Add a part; what is wrong with it."""
+        """Add a part; what is wrong with it. A snapshot may be begun anew, when its stream has been replaced."""
+        if data.part == 1:
+            self._parts, self._parts_bytes = [], 0
         self._parts.append((data, text))
         self._parts_bytes += len(text)
         first = self._parts[0][0]
@@ -324,13 +335,17 @@ class Stream:
             try:
                 contents.apply(unit, out)
             except (BadFrame, TooEarly) as error:
-                before = data.seq - 1 if data.prev_seq is None else data.prev_seq
-                self._renew(Position(data.epoch, before))
+                self._renew(Position(data.epoch, _follows(data)))
                 self._distrust("trade_gap" if isinstance(error, TooEarly) else "not_exact", str(error), now, out, text)
                 return
         crossing = contents.crossing
         if crossing is not None:
             self._distrust("crossed", crossing, now, out, text, fresh=True)
+
+
+def _follows(data: IncrementData) -> int:
+    """The seq that an increment goes on from: that of the message before it, or of those that are merged in it."""
+    return data.seq - 1 if data.prev_seq is None else data.prev_seq
 
 
 def _asked(start: Start, position: Position | None) -> str:

@@ -159,7 +159,10 @@ class SyncFeed:
         conflate_ms: int = 0,
         timeout_s: float | None = _ANSWER_S,
     ) -> None:
-        """Follow `channels` of `products`; returns when the gateway has answered. RequestRefused, NoAnswer."""
+        """Follow `channels` of `products`; returns when the gateway has answered. RequestRefused, NoAnswer.
+
+        `conflate_ms`: at most one change of each ticker and book in this time, which stands for all of them.
+        """
         self._loop.do(
             self._feed.subscribe(
                 products,

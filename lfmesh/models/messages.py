@@ -48,7 +48,7 @@ class BookFields(Model):
 
 
 class Increment(Model):
-    """What every increment has. `prev_seq` stands only on conflated streams: the position that it follows."""
+    """What every increment has."""
 
     v: Literal[1]
     type: str
@@ -57,6 +57,8 @@ class Increment(Model):
     epoch: Count
     seq: Count
     prev_seq: Count | None = None
+    """Only on streams with `conflate_ms`: the increment stands for all after this position, up to its own. Its times
+    are those of the newest; `continuity` is the newest one's of a ticker, the weakest of all of a book."""
     ts_event: Nanoseconds
     ts_ingest: Nanoseconds
     ts_publish: Nanoseconds
@@ -76,6 +78,8 @@ class TradeIncrement(Increment):
 
     type: Literal["trade"]
     channel: Literal["trades"]
+    prev_seq: None = None
+    """Never there: trades are not conflated."""
     fields: TradeFields
 
 

@@ -48,8 +48,10 @@ class SubscribeRequest(Model):
     from_seq: dict[str, Count | dict[str, StreamPosition]] | None = None
     """Go on after these positions: `{product: {channel: {epoch, seq}}}`, or `{product: seq}` with one channel."""
     conflate_ms: Annotated[int, Field(ge=0, le=MAX_CONFLATE_MS)] = 0
-    """Accepted, without effect in this version: every message is sent. Conflation, at most one message per stream in
-    this many milliseconds, comes in a later version."""
+    """At most one increment per stream in this many milliseconds, of ticker and book; 0: every one. What comes between
+    is merged: the latest ticker, the last size of each level; an increment then carries `prev_seq`. The gateway may
+    take the next longer interval of those that it has. Trades are never conflated. Subscribing again to a stream, with
+    another value, begins it anew."""
     id: RequestId | None = None
     """Comes back in the answer."""
 

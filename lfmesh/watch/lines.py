@@ -76,8 +76,10 @@ def _head(event: Snapshot | Increment) -> str:
 
 
 def _tail(event: Snapshot | Increment) -> str:
-    verdict = event.continuity if isinstance(event, Increment) else f"snapshot ({event.reason})"
-    return f"seq {event.position.seq} {verdict}"
+    if isinstance(event, Snapshot):
+        return f"seq {event.position.seq} snapshot ({event.reason})"
+    merged = f" of {event.merged}" if event.merged > 1 else ""
+    return f"seq {event.position.seq} {event.continuity}{merged}"
 
 
 def _ticker(ticker: Ticker) -> str:

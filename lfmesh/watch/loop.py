@@ -27,6 +27,7 @@ class Watched:
     channel: Channel
     json: bool
     duration_s: float | None
+    conflate_ms: int = 0
 
 
 async def watch(watched: Watched, *, live: bool, stop: asyncio.Event) -> None:
@@ -165,7 +166,7 @@ async def _subscribe(feed: Feed, watched: Watched, state: WatchState, out: _Sile
     for product in products:
         state.view(product)
     try:
-        await feed.subscribe(products, channels=[watched.channel], timeout_s=None)
+        await feed.subscribe(products, channels=[watched.channel], conflate_ms=watched.conflate_ms, timeout_s=None)
     except RequestRefused as error:
         told = f"refused: {error.code}: {error.msg}"
         if len(error.streams) == len(set(products)):

@@ -39,7 +39,12 @@ def render(state: WatchState, now: int, height: int = 50, levels: int = 10, widt
 
 def _heading(state: WatchState) -> Text:
     link = Text(state.link, style="green" if state.connected else "bold red")
-    return Text.assemble(("lfmesh watch", "bold"), f"  {state.channel}  {state.url}  ", link, ("   Ctrl-C ends", "dim"))
+    slow = Text(
+        f"   too slow: conflated {state.conflated}\N{MULTIPLICATION SIGN}" if state.conflated else "", style="yellow"
+    )
+    return Text.assemble(
+        ("lfmesh watch", "bold"), f"  {state.channel}  {state.url}  ", link, slow, ("   Ctrl-C ends", "dim")
+    )
 
 
 def age(ns: int) -> str:

@@ -99,6 +99,7 @@ class WatchState:
     """Everything on the screen.
 
     `link` says how the connection is, `trouble` why there is none; `notes` are the latest things worth saying.
+    `conflated` counts the snapshots that came in place of changes, because we took too little.
     """
 
     url: str
@@ -108,6 +109,7 @@ class WatchState:
     connected: bool = False
     trouble: str | None = None
     connected_once: bool = False
+    conflated: int = 0
     notes: deque[str] = field(default_factory=lambda: deque(maxlen=_NOTES))
 
     def view(self, product: str) -> StreamView:
@@ -124,6 +126,7 @@ class WatchState:
         """Take one event of the feed."""
         match event:
             case BookSnapshot() | BookUpdate() | Tick() | TickerSnapshot() | TradeEvent() | TradesSnapshot():
+                self.conflated += isinstance(event, Snapshot) and event.conflated
                 self.view(event.product).apply(event)
             case StatusChanged():
                 view = self.view(event.product)

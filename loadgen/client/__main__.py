@@ -10,6 +10,7 @@ import uvloop
 from rich.console import Console
 
 from lfmesh.errors import LfmeshError
+from lfmesh.models.requests import MAX_CONFLATE_MS
 from lfmesh.types import CHANNELS
 from loadgen.client.report import rendered, report
 from loadgen.client.run import Outcome, RunConfig, run
@@ -46,6 +47,7 @@ def _channels(context: click.Context, parameter: click.Parameter, value: str) ->
 @click.option(
     "--drop-every", default=0.0, type=click.FloatRange(min=0), help="Cut each connection every so many seconds."
 )
+@click.option("--conflate-ms", default=0, type=click.IntRange(0, MAX_CONFLATE_MS), help="Ask for this much conflation.")
 @click.option("--validate", is_flag=True, help="Check every message against the published models, too (slow).")
 @click.option("--state-hash", "with_hash", is_flag=True, help="Print the hash of the state that the clients hold.")
 @click.option("--json", "as_json", is_flag=True, help="Print the report as one JSON object.")
@@ -57,6 +59,7 @@ def main(  # noqa: PLR0913 - one argument an option
     clients: int,
     until_quiet: float,
     drop_every: float,
+    conflate_ms: int,
     validate: bool,
     with_hash: bool,
     as_json: bool,
@@ -74,6 +77,7 @@ def main(  # noqa: PLR0913 - one argument an option
         duration_s=duration or _FOREVER_S,
         until_quiet_s=until_quiet,
         drop_every_s=drop_every,
+        conflate_ms=conflate_ms,
         validate=validate,
     )
     try:

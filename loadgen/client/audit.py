@@ -54,7 +54,8 @@ class AuditKind(StrEnum):
 class AuditConfig:
     """One client. `urls` are alternatives; no `products`: all that the first gateway lists.
 
-    `every_s`: mean pause between two drops or restarts (from half to one and a half of it, by `seed`).
+    `every_s`: mean pause between two drops or restarts (from half to one and a half of it, by `seed`). `conflate_ms` is
+    asked for on every stream.
     """
 
     urls: tuple[str, ...]
@@ -63,6 +64,7 @@ class AuditConfig:
     products: tuple[str, ...] = ()
     channels: tuple[Channel, ...] = CHANNELS
     every_s: float = 2.0
+    conflate_ms: int = 0
     seed: int = 0
 
 
@@ -284,7 +286,9 @@ class Auditor:
         connecting = connect(self.config.urls, open_timeout_s=None, events=False, tap=self._tap)
         async with AsyncExitStack() as stack:
             feed = await stack.enter_async_context(connecting)
-            await feed.subscribe(self._products, channels=self.config.channels, timeout_s=None)
+            await feed.subscribe(
+                self._products, channels=self.config.channels, conflate_ms=self.config.conflate_ms, timeout_s=None
+            )
             self._stack = stack.pop_all()
         self._feed = feed
 

@@ -338,7 +338,8 @@ class Checker:
             for channel in message.channels:
                 if (product, channel) not in wanted:
                     self._complain(Kind.REPLY, "subscribed, but not asked for", product, channel)
-                self._stream(product, channel).begin(_start(request, product, channel), asked_at)
+                start = _start(request, product, channel)
+                self._stream(product, channel).begin(start, asked_at, request.conflate_ms)
 
     def _unsubscribed(self, message: UnsubscribedMessage) -> None:
         request, _ = self._answered(message.id)

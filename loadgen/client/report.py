@@ -30,13 +30,15 @@ class Report(msgspec.Struct, frozen=True):
 
     `disconnections`: connections that were lost, by reason; the library has made them again, and resumed by position
     (`resumes` counts streams; those that could not be have a snapshot with reason `resume_failed`). `missing_trades`
-    were declared, see `declared_gaps`. `longest_pause_ms`: of each channel, without a message of one stream of it.
+    were declared, see `declared_gaps`. `merged`: increments with `prev_seq`. `longest_pause_ms`: of each channel,
+    without a message of one stream of it.
     """
 
     clients: int
     duration_s: float
     messages: dict[str, int]
     increments: dict[str, int]
+    merged: int
     snapshots: dict[str, int]
     continuity: dict[str, int]
     statuses: dict[str, int]
@@ -85,7 +87,7 @@ def report(taps: Sequence[CheckerTap], duration_s: float, closed: Sequence[str],
     continuity: Counter[str] = Counter()
     statuses: Counter[str] = Counter()
     violations: Counter[str] = Counter()
-    streams = 0
+    streams = merged = 0
     for checker in checkers:
         published.add(checker.publish_latency)
         ingested.add(checker.ingest_latency)
@@ -96,6 +98,7 @@ def report(taps: Sequence[CheckerTap], duration_s: float, closed: Sequence[str],
         for key, stream in checker.streams():
             streams += 1
             increments[key.channel] += stream.increments
+            merged += stream.conflated
             snapshots.update(stream.reasons)
             pauses[key.channel] = max(pauses.get(key.channel, 0), stream.pause(now).ns)
             continuity.update(stream.continuity)
@@ -105,6 +108,7 @@ def report(taps: Sequence[CheckerTap], duration_s: float, closed: Sequence[str],
         duration_s=round(duration_s, 3),
         messages=_positive(messages),
         increments=_positive(increments),
+        merged=merged,
         snapshots=dict(snapshots),
         continuity=dict(continuity),
         statuses=dict(statuses),
@@ -159,6 +163,8 @@ def rendered(found: Report) -> RenderableType:
     for name, values in rows:
         for key, count in sorted(values.items()):
             counts.add_row(name.format(key), f"{count:,}", f"{count / span:,.1f}")
+    if found.merged:
+        counts.add_row("of these increments with prev_seq", f"{found.merged:,}", f"{found.merged / span:,.1f}")
     counts.add_row("kilobytes", f"{found.bytes_per_s * span / 1000:,.0f}", f"{found.bytes_per_s / 1000:,.1f}")
     latency = Table(title="latency to this client, ms", title_justify="left")
     for column in ("from", "p50", "p95", "p99", "max"):

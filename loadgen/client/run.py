@@ -27,7 +27,7 @@ class RunConfig:
     """What to run. Empty `products`: all of the gateway's; `until_quiet_s` 0: never end before `duration_s`.
 
     `urls` are alternatives of which each client uses one at a time; `drop_every_s`: each client cuts its connection
-    again and again, and resumes; 0: never.
+    again and again, and resumes; 0: never. `conflate_ms` is asked for on every stream.
     """
 
     urls: tuple[str, ...]
@@ -37,6 +37,7 @@ class RunConfig:
     duration_s: float = 60.0
     until_quiet_s: float = 0.0
     drop_every_s: float = 0.0
+    conflate_ms: int = 0
     validate: bool = False
 
 
@@ -92,7 +93,10 @@ async def _client(
         async with connect(config.urls, open_timeout_s=_OPEN_TIMEOUT_S, events=False, tap=tap) as feed:
             # A refusal is among the checker's errors.
             with suppress(RequestRefused, NoAnswer):
-                await _unless(stop, feed.subscribe(products, channels=config.channels, timeout_s=None))
+                wish = feed.subscribe(
+                    products, channels=config.channels, conflate_ms=config.conflate_ms, timeout_s=None
+                )
+                await _unless(stop, wish)
             await asyncio.gather(_ping(feed, stop), _drop(feed, config.drop_every_s, stop))
             with suppress(NoAnswer):  # it may be under way just now
                 await feed.wait_connected(timeout_s=_OPEN_TIMEOUT_S)

@@ -4,7 +4,8 @@ A stream is begun with what was asked for (`Start`), then fed with its messages;
 the stream goes on from what came, so that one fault is one violation.
 
 Where a snapshot stands at or before the position reached in the same epoch, guarantee 3 can be checked exactly: the
-state reached is kept aside until the increments after the snapshot have come up to the same position.
+state reached is kept aside until the increments after the snapshot have come up to the same position. (A merged
+increment may lead past it; then nothing is compared.)
 """
 
 from collections import Counter
@@ -15,6 +16,7 @@ from typing import Literal, NamedTuple
 import msgspec
 
 from lfmesh.types import Position
+from loadgen.client.pace import Pace
 from loadgen.client.state import Book, Problem, Ticker, Trades, ticker_of
 from loadgen.client.violations import Kind
 from loadgen.client.wire import (
@@ -59,6 +61,7 @@ class StreamCheck[V]:
     def __init__(self, report: Report) -> None:
         self.active = False
         self.asked_at = 0
+        self.conflate_ms = 0
         self.epoch = -1
         self.seq = -1
         self.increments = 0
@@ -72,6 +75,7 @@ class StreamCheck[V]:
         self._start: Start | None = None
         self._parts: list[Snapshot] = []
         self._awaited: tuple[int, V] | None = None
+        self._pace: Pace | None = None
 
     @property
     def position(self) -> Position | None:
@@ -98,13 +102,15 @@ class StreamCheck[V]:
         """Count pauses anew; one that goes on is counted whole."""
         self._longest = Pause(0, 0)
 
-    def begin(self, start: Start, asked_at: int) -> None:
+    def begin(self, start: Start, asked_at: int, conflate_ms: int = 0) -> None:
         """`subscribed` has come for it, in answer to what was asked at `asked_at`."""
         here = start.how == "resume" and start.seq == self.seq and start.epoch in (None, self.epoch)
         if not here and not (self.active and start.how == "snapshot"):
             self._give_up()
         self.active = True
         self.asked_at = asked_at
+        self.conflate_ms = conflate_ms if self.may_conflate else 0
+        self._pace = Pace(self.conflate_ms * 1_000_000) if self.conflate_ms else None
         self._start = start
         self._parts = []
 
@@ -127,6 +133,10 @@ class StreamCheck[V]:
             self.seq = data.seq
         else:
             self._jump(data)
+        # What was published before it was asked for is the tail of a join or a resume, and may come as it is.
+        live = data.ts_publish > self.asked_at
+        if live and self._pace is not None and self._pace.exceeded(self._heard_at, data.ts_publish):
+            self._report(Kind.PACE, f"more than one increment in {self.conflate_ms} ms, again and again")
         if self._parts:
             self._drop_parts("an increment comes between them")
         self.increments += 1
@@ -170,18 +180,22 @@ class StreamCheck[V]:
     def _jump(self, data: Increment) -> None:
         """Take a position that is not simply the next one, and say what is wrong with that, if anything is."""
         start, self._start = self._start, None
-        if start is not None:
+        prev_seq = data.prev_seq
+        if prev_seq is not None:
+            self.conflated += 1
+        if prev_seq is not None and not self.conflate_ms:
+            why = "where `conflate_ms` was not asked for" if self.may_conflate else "on trades"
+            self._report(Kind.SEQ, f"seq {data.seq} with prev_seq {prev_seq} {why}")
+        elif prev_seq is not None and prev_seq >= data.seq:
+            self._report(Kind.SEQ, f"seq {data.seq} with prev_seq {prev_seq}")
+        elif start is not None:
             self._check_first(data, start)
         elif data.epoch != self.epoch:
             self._report(Kind.EPOCH, f"seq {data.seq} of epoch {data.epoch} in epoch {self.epoch}, without a snapshot")
-        elif data.prev_seq is None:
+        elif prev_seq is None:
             self._report(Kind.SEQ, f"seq {data.seq} after {self.seq}")
-        elif not self.may_conflate:
-            self._report(Kind.SEQ, f"prev_seq {data.prev_seq} on a channel that is never conflated")
-        elif data.prev_seq != self.seq or data.seq <= data.prev_seq:
-            self._report(Kind.SEQ, f"seq {data.seq} with prev_seq {data.prev_seq} after {self.seq}")
-        if data.prev_seq is not None:
-            self.conflated += 1
+        elif prev_seq != self.seq:
+            self._report(Kind.SEQ, f"seq {data.seq} with prev_seq {prev_seq} after {self.seq}")
         self.epoch, self.seq = data.epoch, data.seq
 
     def _check_first(self, data: Increment, start: Start) -> None:
@@ -206,6 +220,8 @@ class StreamCheck[V]:
         elif start.how == "snapshot":
             if reason == "resume_failed":
                 self._report(Kind.REASON, "reason resume_failed where no position was given")
+        elif reason in ("conflated", "gap") and data.seq > start.seq:
+            pass  # it went on where it stood, without a message, and fell behind later, or the next one was lost to all
         elif reason == "subscribe" or (reason != "resume_failed" and data.epoch == start.epoch):
             self._report(Kind.START, f"resumed in epoch {start.epoch}, begins with a snapshot of it, reason {reason}")
 
@@ -215,9 +231,7 @@ class StreamCheck[V]:
         if data.part > data.parts:
             self._report(Kind.PARTS, f"part {data.part} of {data.parts}")
             return False
-        if data.part == 1:
-            if parts:
-                self._drop_parts("another snapshot begins")
+        if data.part == 1:  # also if one has begun: a publisher that is replaced takes its states with it
             self._parts = [data]
         else:
             expected = len(parts) + 1

@@ -24,6 +24,8 @@ class Kind(StrEnum):
     """A snapshot whose reason can't be (guarantee 1)."""
     SEQ = "seq"
     """An increment that is not the next one (guarantee 2)."""
+    PACE = "pace"
+    """More increments of a stream than its `conflate_ms` allows."""
     EPOCH = "epoch"
     """An increment of an epoch that no snapshot opened (guarantee 2)."""
     PARTS = "parts"

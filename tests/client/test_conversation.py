@@ -6,10 +6,20 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from lfmesh.client.errors import RequestRefused, TooManySubscriptions, UnknownProduct
-from lfmesh.client.events import Connected, Disconnected, Goaway, Refused, Violation
+from lfmesh.client.events import BookSnapshot, BookUpdate, Connected, Disconnected, Goaway, Refused, Violation
 from lfmesh.client.requests import Asked, subscribe_requests
 from lfmesh.types import CHANNELS, Channel, Position, StreamKey
-from tests.client.server import EPOCH, Json, P, book_snapshot, subscribed, ticker_snapshot, trades_snapshot
+from tests.client.server import (
+    EPOCH,
+    Json,
+    P,
+    book_incr,
+    book_snapshot,
+    merged,
+    subscribed,
+    ticker_snapshot,
+    trades_snapshot,
+)
 from tests.client.talk import BOOK, SECOND, TICKER, TRADES, Talk
 
 MAX_BYTES = 64 * 1024
@@ -104,6 +114,39 @@ def test_a_call_is_answered_when_all_of_its_streams_are() -> None:
     assert talk.answers == []
     talk.accept()
     assert [(answer.number, answer.error) for answer in talk.answers] == [(number, None)]
+
+
+def test_what_an_earlier_request_brings_is_not_taken_for_what_is_wanted_now() -> None:
+    talk = Talk(BOOK)
+    talk.give(book_snapshot(5, [("10", "1")]))
+    talk.lose()
+    talk.connect()
+    number = talk.conversation.subscribe([BOOK], conflate_ms=100)
+    resume, anew = talk.requests()
+    assert ("from_seq" in resume, "from_seq" in anew) == (True, False)
+    answered = len(talk.answers)
+    assert talk.give(subscribed(resume), book_incr(6, [("9", "1")]), merged(book_incr(9), 7)) == []
+    assert len(talk.answers) == answered, "not yet"
+    (event,) = talk.give(subscribed(anew), book_snapshot(9, [("10", "2")]))
+    assert isinstance(event, BookSnapshot)
+    assert [answer.number for answer in talk.answers[answered:]] == [number]
+    assert talk.conversation.streams[BOOK].contents.book.bids == [("10", "2")]
+    assert talk.requests() == []
+
+
+def test_requests_that_a_limit_puts_in_another_order_end_as_the_newest_says() -> None:
+    talk = Talk()
+    talk.conversation.subscribe([BOOK], conflate_ms=100)
+    first = talk.request()
+    talk.conversation.subscribe([BOOK], conflate_ms=50)
+    second = talk.request()
+    talk.give(f'{{"op":"rate_limit","retry_ms":200,"id":{first["id"]}}}', subscribed(second), book_snapshot(5))
+    talk.wait(0.5)
+    assert talk.request() == first
+    assert talk.give(subscribed(first), book_snapshot(7)) == []
+    again = talk.request()
+    assert (again["conflate_ms"], again["from_seq"][P]["book"]["seq"]) == (50, 5)
+    assert [type(one) for one in talk.give(subscribed(again), merged(book_incr(9), 5))] == [BookUpdate]
 
 
 def test_what_is_not_known_is_refused_and_the_rest_is_followed() -> None:

@@ -6,6 +6,7 @@ import pytest
 
 from lfmesh.client import (
     BookSnapshot,
+    BookUpdate,
     Channel,
     ClientError,
     Connected,
@@ -28,7 +29,7 @@ from lfmesh.client import (
 from lfmesh.exact import Exact
 from tests.aio import eventually, run
 from tests.client.server import take, through
-from tests.services.gateway.kit import TICKER, TRADES, configured, world
+from tests.services.gateway.kit import BOOK, TICKER, TRADES, configured, world
 from tests.services.gateway.test_joins import flowing
 
 P = "BTC-USD"
@@ -134,6 +135,63 @@ def test_a_slow_reader_slows_the_socket_down_and_nothing_is_dropped() -> None:
             assert not any(isinstance(event, Skipped | Disconnected) for event in seen)
 
     run(scenario())
+
+
+def test_less_than_everything_is_merged_and_as_right() -> None:
+    async def scenario() -> None:
+        async with world() as here, connect(here.ws_url) as feed:
+            await flowing(here, BOOK, 3)
+            await flowing(here, TRADES, 3)
+            await feed.subscribe([P], channels=["book", "trades"], conflate_ms=20)
+            await feed.wait_for_book(P)
+            begun = feed.position(P, "book")
+            assert begun is not None
+            events = aiter(feed)
+            seen: list[Event] = []
+            for number in range(200):
+                here.normalizer.publish(BOOK, [7 * number, 7 * number + 1])  # bids
+                here.normalizer.publish(TRADES, [number])
+            end = here.normalizer.model.streams[BOOK].position
+            seen += await through(events, BookUpdate, until=lambda event: event.position == end)
+            updates = [event for event in seen if isinstance(event, BookUpdate)]
+            assert sum(event.merged for event in updates) == end.seq - begun.seq > 200
+            assert len(updates) < 100
+            book = feed.book(P)
+            assert (book.bids, book.asks) == here.normalizer.model.streams[BOOK].sides()
+            if len(trade_ids(seen)) < 203:
+                seen += await through(events, TradeEvent, until=lambda event: event.trade_id == 203)
+            assert trade_ids(seen) == list(range(1, 204))
+            assert feed.statistics().conflated == 0
+
+    run(scenario())
+
+
+def test_who_is_sent_no_more_for_now_is_told_and_right_in_the_end() -> None:
+    async def scenario() -> None:
+        async with world(configured(client_messages_per_s=1000)) as here, connect(here.ws_url) as feed:
+            await flowing(here, BOOK, 3)
+            await flowing(here, TRADES, 3)
+            await feed.subscribe([P], channels=["book", "trades"])
+            await feed.wait_for_book(P)
+
+            def conflated() -> bool:
+                for number in range(20):
+                    here.normalizer.publish(BOOK, [7 * number])
+                    here.normalizer.publish(TRADES, [number])
+                return here.gateway.statistics().conflations_total["rate"] > 0
+
+            await eventually(conflated, 20)
+            here.normalizer.publish(BOOK, [7])
+            await eventually(lambda: feed.statistics().conflated, 20)
+            streams = here.normalizer.model.streams
+            for key in (BOOK, TRADES):
+                await eventually(lambda key=key: feed.position(*key) == streams[key].position, 20)  # type: ignore[misc]
+            assert (feed.book(P).bids, feed.book(P).asks) == streams[BOOK].sides()
+            assert feed.trades(P)[-1].trade_id == here.normalizer.model.trade_id
+            told = await take(aiter(feed), BookSnapshot, until=lambda event: event.conflated)
+            assert told.reason == "conflated"
+
+    run(scenario(), 40)
 
 
 def test_unknown_products_are_an_error_of_the_call_and_the_rest_is_followed() -> None:

@@ -1,4 +1,7 @@
-"""Whatever happens on the way, a client's trades are each once in order, and its book is the publisher's in the end."""
+"""Whatever happens on the way, a client's trades are each once in order, and its book is the publisher's in the end.
+
+The gateway conflates the book where that is asked for, and the client whenever it takes too little.
+"""
 
 import json
 from collections.abc import Sequence
@@ -9,6 +12,7 @@ from hypothesis import strategies as st
 
 from lfmesh.client.events import Event, Missing, TradeEvent, TradesSnapshot, Violation
 from lfmesh.core import encode
+from lfmesh.core.conflation import Conflater, conflated
 from lfmesh.types import Channel, Level, SnapshotReason
 from tests.client.server import EPOCH, Json, P, book_incr, snapshot, subscribed, trade_incr, trades_snapshot
 from tests.client.talk import BOOK, TRADES, Talk
@@ -83,6 +87,17 @@ class Model:
         states = encode.book_state_parts(at.levels, [], part_bytes=30)
         return snapshot(channel, at.seq, states, reason=reason, epoch=at.epoch)
 
+    def tail(self, channel: Channel, place: tuple[int, int]) -> list[str] | None:
+        """What came after a position, as far as it is remembered; None: no more."""
+        if place == (self.epoch[channel], self.seq[channel]):
+            return []
+        ring = self.ring[channel]
+        for index, unit in enumerate(ring):
+            if (unit.epoch, unit.seq) in (place, (place[0], place[1] + 1)):
+                start = index + 1 if (unit.epoch, unit.seq) == place else index
+                return [text for later in ring[start:] for text in later.texts]
+        return None
+
     def begin(self, channel: Channel, after: Json | None, told: int, behind: int) -> list[str]:
         """What a subscription begins with. `told`: the newest trade that the client was sent. `behind`: another gateway
         answers, which is so many messages late, and gives up waiting for a position that it has not reached yet."""
@@ -94,14 +109,8 @@ class Model:
                 return texts + [text for unit in ring[-behind:] for text in unit.texts]
         if after is None:
             return self.snapshot(channel, "subscribe")
-        place = after["epoch"], after["seq"]
-        if place == (self.epoch[channel], self.seq[channel]):
-            return []
-        for index, unit in enumerate(ring):
-            if (unit.epoch, unit.seq) in (place, (place[0], place[1] + 1)):
-                start = index + 1 if (unit.epoch, unit.seq) == place else index
-                return [text for later in ring[start:] for text in later.texts]
-        return self.snapshot(channel, "resume_failed", told)
+        tail = self.tail(channel, (after["epoch"], after["seq"]))
+        return self.snapshot(channel, "resume_failed", told) if tail is None else tail
 
 
 class Wire:
@@ -118,30 +127,60 @@ class Wire:
         self.complaints: list[Event] = []
         self.connected = False
         self.behind = 0
+        self.late_s = 0.0
+        self.sent = {Channel.BOOK: (0, 0), Channel.TRADES: (0, 0)}
+        """Up to where the client has been sent each stream."""
+        self.told = 0
+        """The newest trade that it has been sent."""
+        self.lane: Conflater | None = None
+        """Of the book, if it is wanted conflated."""
+        self.merged = 0
+        self.stalled = False
+        """The client takes too little, and has left the fan-out."""
 
     def do(self, step: str, number: int) -> None:
         """One step of a script."""
-        channel = Channel.BOOK if number % 2 else Channel.TRADES
         match step:
-            case "book" | "trades":
-                for _ in range(1 + number % 6):
-                    self.send(Channel(step), self.model.publish(Channel(step), number), lost=False)
-            case "open":
-                self.send(channel, self.model.open(channel), lost=False)
-            case "skip":
-                self.send(channel, self.model.publish(channel, number), lost=True)
-            case "skip_open":
-                self.send(channel, self.model.open(channel), lost=True)
-            case "behind":
-                self.behind = number % 8
             case "lose":
                 self.lose()
             case "connect":
                 self.connect()
             case "deliver":
                 self.deliver(number)
+            case "wait":
+                self.wait(number / 10)
+            case "interval":
+                self.talk.conversation.subscribe([BOOK], conflate_ms=number % 3 * 50)
             case _:
-                self.take(self.talk.wait(number / 10))
+                self.gateway(step, number)
+
+    def gateway(self, step: str, number: int) -> None:
+        """Something happens at the gateway, or before it."""
+        channel = Channel.BOOK if number % 2 else Channel.TRADES
+        match step:
+            case "book" | "trades":
+                for _ in range(1 + number % 6):
+                    self.send(Channel(step), self.model.publish(Channel(step), number), lost=False)
+            case "skip":
+                self.send(channel, self.model.publish(channel, number), lost=True)
+            case "open" | "skip_open":
+                self.send(channel, self.model.open(channel), lost=step == "skip_open")
+            case "emit" | "skip_emit":
+                self.emit(lost=step == "skip_emit")
+            case "stall":
+                self.stalled = self.connected
+            case "drain":
+                self.drain()
+            case _:
+                self.behind = number % 8
+
+    def wait(self, seconds: float) -> None:
+        """Time passes, though never so much that a right gateway's answers would come too late."""
+        self.late_s = self.late_s + seconds if self.queue else 0.0
+        if self.late_s > 5:
+            self.late_s = 0.0
+            self.deliver(10_000)
+        self.take(self.talk.wait(seconds))
 
     def connect(self) -> None:
         if not self.connected:
@@ -151,7 +190,8 @@ class Wire:
     def lose(self) -> None:
         """What is under way is lost."""
         if self.connected:
-            self.connected = False
+            self.connected = self.stalled = False
+            self.lane = None
             self.queue.clear()
             self.subscribed.clear()
             self.take(self.talk.lose())
@@ -162,11 +202,56 @@ class Wire:
             for channel in map(Channel, request["channels"]):
                 self.subscribed.add(channel)
                 after = request.get("from_seq", {}).get(P, {}).get(str(channel))
-                self.queue += self.model.begin(channel, after, max([0, *self.trades, *self.declared]), self.behind)
+                texts = self.model.begin(channel, after, max([0, *self.trades, *self.declared]), self.behind)
+                if channel is Channel.BOOK:
+                    self.lane = Conflater(BOOK) if request.get("conflate_ms") else None
+                    texts = self.conflated(texts, after) if self.lane else texts
+                self.pass_on(channel, texts)
+
+    def conflated(self, texts: list[str], after: Json | None) -> list[str]:
+        """What is resumed as one message, where no snapshot is among it."""
+        if after is None or not texts or any('"op":"snapshot"' in text for text in texts):
+            return texts
+        return [conflated(BOOK, [text.encode() for text in texts], after["seq"]).decode()]
+
+    def pass_on(self, channel: Channel, texts: list[str], *, lost: bool = False) -> None:
+        """Write these to the client, or lose them on the way: it stands where the stream stands."""
+        self.queue += [] if lost else texts
+        self.sent[channel] = self.model.epoch[channel], self.model.seq[channel]
+        if channel is Channel.TRADES:
+            self.told = self.model.trade_id
 
     def send(self, channel: Channel, texts: list[str], *, lost: bool) -> None:
-        if channel in self.subscribed and not lost:
-            self.queue += texts
+        """These were published."""
+        if channel not in self.subscribed or self.stalled:
+            return
+        if channel is Channel.BOOK and self.lane is not None and '"op":"incr"' in texts[0]:
+            self.lane.add([text.encode() for text in texts])
+            return
+        if channel is Channel.BOOK and self.lane is not None:
+            self.lane.clear()
+        self.pass_on(channel, texts, lost=lost)
+
+    def emit(self, *, lost: bool) -> None:
+        """An interval is over."""
+        if self.lane is not None and self.lane.count and not self.stalled:
+            self.merged += 1
+            self.pass_on(Channel.BOOK, [self.lane.take(self.sent[Channel.BOOK][1]).decode()], lost=lost)
+
+    def drain(self) -> None:
+        """The client takes something again: it gets the book as it is, and the trades that are remembered."""
+        if not self.stalled:
+            return
+        self.stalled = False
+        if self.lane is not None:
+            self.lane.clear()
+        for channel in self.subscribed:
+            tail = self.model.tail(channel, self.sent[channel])
+            if tail == []:
+                continue
+            if channel is Channel.BOOK or tail is None:
+                tail = self.model.snapshot(channel, "conflated", self.told)
+            self.pass_on(channel, tail)
 
     def deliver(self, count: int) -> None:
         for _ in range(min(count, len(self.queue))):
@@ -194,9 +279,9 @@ class Wire:
 
 HONEST = (
     "book", "book", "trades", "trades", "open", "lose", "connect", "connect", "behind", "deliver", "deliver", "deliver",
-    "wait",
+    "wait", "emit", "emit", "interval", "stall", "drain",
 )  # fmt: skip
-STEPS = (*HONEST, "skip", "skip_open")
+STEPS = (*HONEST, "skip", "skip_open", "skip_emit")
 """The last ones break the protocol: a message never comes."""
 
 
@@ -228,6 +313,8 @@ def played(script: list[tuple[str, int]]) -> Wire:
         wire.send(Channel.BOOK, wire.model.publish(Channel.BOOK, 1), lost=False) if _ == 0 else None
         wire.send(Channel.TRADES, wire.model.publish(Channel.TRADES, 1), lost=False) if _ == 0 else None
         wire.answer()
+        wire.drain()
+        wire.emit(lost=False)
         wire.deliver(10_000)
         wire.take(wire.talk.wait(1))
         if not wire.connected:
@@ -243,6 +330,15 @@ def played(script: list[tuple[str, int]]) -> Wire:
         assert streams[key].position == (wire.model.epoch[key.channel], wire.model.seq[key.channel])
         assert streams[key].status.state == "live"
     return wire
+
+
+def test_the_model_conflates() -> None:
+    conflating = [("connect", 0), ("interval", 1), ("book", 5), ("emit", 0), ("book", 5), ("emit", 0), ("deliver", 40)]
+    wire = played([*conflating, ("stall", 0), ("book", 5), *[("trades", 5)] * 3, ("drain", 0), ("deliver", 40)])
+    assert wire.merged >= 2
+    assert wire.talk.conversation.conflated == 2
+    assert wire.declared
+    assert wire.complaints == []
 
 
 def test_the_model_resumes_as_the_protocol_says() -> None:

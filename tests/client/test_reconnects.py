@@ -98,7 +98,7 @@ def test_a_killed_gateway_s_clients_go_on_at_the_other_one() -> None:
                 server = here.gateway._front._server  # type: ignore[union-attr] # it is open
                 assert server is not None
                 server.close(close_connections=False)
-                for one in tuple(here.gateway._front._connections):  # type: ignore[union-attr] # it is open
+                for one in tuple(server.connections):
                     one.transport.abort()
                 for number in range(50):
                     here.normalizer.publish(TRADES, [number])

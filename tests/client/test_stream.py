@@ -71,11 +71,23 @@ def test_a_snapshot_in_parts_is_in_force_with_its_last_part() -> None:
 def test_parts_out_of_order_are_a_violation_and_the_book_is_asked_for_again() -> None:
     states = encode.book_state_parts([(f"{px}.0", "1") for px in range(40, 20, -1)], [("50", "2")], part_bytes=60)
     parts = snapshot(Channel.BOOK, 5, states)
-    for wrong in ([parts[0], parts[2]], [parts[1]], [parts[0], book_incr(6)], [parts[0], parts[0]]):
+    for wrong in ([parts[0], parts[2]], [parts[1]], [parts[0], book_incr(6)], [parts[0], parts[1], parts[1]]):
         talk = Talk(BOOK)
         assert kinds(talk.give(*wrong)) in (["parts"], ["start"])
         assert "from_seq" not in talk.accept()
         assert isinstance(talk.give(book_snapshot(9, BIDS, ASKS))[0], BookSnapshot)
+
+
+@pytest.mark.parametrize("whole", [True, False])
+def test_a_snapshot_may_be_begun_anew(whole: bool) -> None:
+    parts = snapshot(Channel.BOOK, 5, encode.book_state_parts([(f"{px}.0", "1") for px in range(40, 20, -1)], [], 60))
+    other = [("9.5", "2.00"), ("9", "1")]
+    state = [encode.book_fields(other, [])] if whole else encode.book_state_parts(other, [], 40)
+    talk = Talk(BOOK)
+    (event,) = talk.give(parts[:-1], snapshot(Channel.BOOK, 3, state, epoch=EPOCH - 1, reason="gap"))
+    assert isinstance(event, BookSnapshot)
+    assert talk.conversation.streams[BOOK].contents.book.bids == other
+    assert [type(one) for one in talk.give(book_incr(4, epoch=EPOCH - 1))] == [BookUpdate]
 
 
 def test_a_gap_inside_a_connection_is_told_and_resumed() -> None:
@@ -134,6 +146,97 @@ def test_merged_increments_go_on_from_the_position_that_they_name() -> None:
     assert (event.position.seq, event.prev_seq) == (9, 5)
     assert kinds(talk.give(merged(book_incr(12, [("9", "1")]), 11))) == ["gap"]
     assert resumed_at(talk, Channel.BOOK) == {"epoch": EPOCH, "seq": 9}
+
+
+def test_a_merged_increment_says_for_how_many_it_stands_and_how_old_it_was() -> None:
+    talk = Talk(BOOK, TICKER)
+    snapshot, one, many = talk.give(
+        book_snapshot(5, BIDS, ASKS), book_incr(6, [("9", "1")]), merged(book_incr(10, [("9", "1")]), 6)
+    )
+    assert isinstance(snapshot, BookSnapshot)
+    assert isinstance(one, BookUpdate)
+    assert isinstance(many, BookUpdate)
+    assert (one.merged, many.merged) == (1, 4)
+    assert (snapshot.age_ns, many.age_ns) == (snapshot.ts_received - 5, many.ts_received - 3)
+
+
+def test_what_is_missing_before_a_merged_increment_is_told_exactly() -> None:
+    talk = Talk(BOOK)
+    (_, violation) = talk.give(book_snapshot(5, BIDS, ASKS), merged(book_incr(12, [("9", "1")]), 8))
+    assert isinstance(violation, Violation)
+    assert (violation.kind, violation.detail) == ("gap", "increments 6 to 8 are missing")
+    assert resumed_at(talk, Channel.BOOK) == {"epoch": EPOCH, "seq": 5}
+
+
+def test_a_merged_increment_again_is_told_and_changes_nothing() -> None:
+    talk = Talk(BOOK)
+    talk.give(book_snapshot(5, BIDS, ASKS), merged(book_incr(9, [("9", "1")]), 5), book_incr(10, [("9", "2")]))
+    assert kinds(talk.give(merged(book_incr(9, [("9", "1")]), 5))) == ["repeated"]
+    assert talk.conversation.streams[BOOK].contents.book.bids[-1] == ("9", "2")
+    assert talk.requests() == []
+
+
+@pytest.mark.parametrize("prev_seq", [4, 9, 10, 12])
+def test_a_merged_increment_that_begins_before_the_position_or_after_itself_is_not_believed(prev_seq: int) -> None:
+    talk = Talk(BOOK)
+    talk.give(book_snapshot(5, BIDS, ASKS))
+    assert kinds(talk.give(merged(book_incr(9, [("9", "1")]), prev_seq))) == ["gap"]
+    assert talk.conversation.streams[BOOK].contents.book.bids == BIDS
+    assert resumed_at(talk, Channel.BOOK) == {"epoch": EPOCH, "seq": 5}
+
+
+def test_a_stream_is_resumed_where_a_merged_increment_led_with_the_same_wish() -> None:
+    talk = Talk()
+    talk.conversation.subscribe([BOOK, TICKER, TRADES], conflate_ms=100)
+    assert talk.accept()["conflate_ms"] == 100
+    talk.give(book_snapshot(5, BIDS, ASKS), ticker_snapshot(2), trades_snapshot(5, [1, 2]))
+    talk.give(merged(book_incr(9, [("9", "1")]), 5))
+    talk.lose()
+    talk.connect()
+    request = talk.accept()
+    assert request["conflate_ms"] == 100
+    assert request["from_seq"][P]["book"] == {"epoch": EPOCH, "seq": 9}
+    (event,) = talk.give(merged(book_incr(30, [("9", "3")]), 9))
+    assert isinstance(event, BookUpdate)
+    assert event.merged == 21
+    assert talk.conversation.streams[BOOK].status.state == "live"
+    talk.lose()
+    talk.connect()
+    talk.accept()
+    assert kinds(talk.give(merged(book_incr(40, [("9", "3")]), 28))) == ["start"], "30 was to be resumed"
+
+
+def test_another_interval_begins_the_stream_anew() -> None:
+    talk = Talk(BOOK)
+    talk.give(book_snapshot(5, BIDS, ASKS))
+    talk.conversation.subscribe([BOOK], conflate_ms=250)
+    request = talk.request()
+    assert (request["conflate_ms"], "from_seq" in request) == (250, False)
+    assert talk.give(book_incr(6)) == [], "of the earlier wish"
+    talk.give(
+        f'{{"op":"subscribed","id":{request["id"]},"products":["{P}"],"channels":["book"]}}',
+        book_snapshot(7, BIDS, ASKS), merged(book_incr(9, [("9", "1")]), 7),
+    )  # fmt: skip
+    assert talk.conversation.streams[BOOK].position == Position(EPOCH, 9)
+
+
+def test_a_client_that_took_too_little_is_given_the_state_and_told_why() -> None:
+    talk = Talk(BOOK, TICKER, TRADES)
+    talk.give(book_snapshot(5, BIDS, ASKS), ticker_snapshot(2), trades_snapshot(5, [1, 2]))
+    book, ticker, missing, trades = talk.give(
+        book_snapshot(900, BIDS[:1], ASKS, reason="conflated"),
+        ticker_snapshot(400, reason="conflated"),
+        trades_snapshot(905, [901, 902], reason="conflated", missing=(3, 900)),
+    )
+    assert isinstance(book, BookSnapshot)
+    assert isinstance(missing, Missing)
+    assert isinstance(trades, TradesSnapshot)
+    assert (book.conflated, book.reason, book.position) == (True, "conflated", Position(EPOCH, 900))
+    assert (missing.declared, [trade.trade_id for trade in trades.new]) == (True, [901, 902])
+    assert talk.conversation.conflated == 3
+    assert kinds(talk.give(ticker_snapshot(400, reason="conflated"), book_incr(901, [("9", "1")]))) == []
+    assert talk.conversation.streams[BOOK].contents.book.bids == [BIDS[0], ("9", "1")]
+    assert ticker is not None
 
 
 def test_trades_are_never_merged() -> None:

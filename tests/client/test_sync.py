@@ -61,6 +61,10 @@ def test_a_script_subscribes_waits_and_reads() -> None:
             assert feed.status(P, "trades").state == "live"
             assert feed.ping() > 0
             assert feed.connected
+            feed.subscribe(P, conflate_ms=20)
+            feed.wait_for(P, "ticker")
+            assert feed.position(P, "ticker") == here.normalizer.model.streams[TICKER].position
+            assert feed.statistics().conflated == 0
             with pytest.raises(UnknownProduct):
                 feed.subscribe("NO-SUCH")
             feed.unsubscribe(P, ["book"])

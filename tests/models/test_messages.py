@@ -137,6 +137,14 @@ def test_a_message_that_breaks_the_contract_is_refused(found: str, instead: str)
         parse_message(text.replace(found, instead))
 
 
+def test_a_trade_is_never_merged_with_others() -> None:
+    with pytest.raises(ValueError, match="prev_seq"):
+        parse_message(TRADE.replace('"seq":1,', '"seq":5,"prev_seq":1,'))
+    tick = parse_message(TICK.replace('"seq":1,', '"seq":5,"prev_seq":1,'))
+    assert isinstance(tick, IncrementMessage)
+    assert (tick.data.seq, tick.data.prev_seq) == (5, 1)
+
+
 def test_unknown_fields_are_ignored() -> None:
     text = '{"op":"heartbeat","ts":5,"new":{"in":["a","later","version"]}}'
     assert to_json(parse_message(text)) == b'{"op":"heartbeat","ts":5}'

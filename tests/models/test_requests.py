@@ -135,11 +135,10 @@ def test_a_fault_is_named_by_its_field_and_told_once(fields: dict[str, object], 
     assert refusal.msg == told
 
 
-def test_the_schema_says_that_conflation_has_no_effect_yet() -> None:
-    assert (
-        "without effect in this version"
-        in schema()["$defs"]["SubscribeRequest"]["properties"]["conflate_ms"]["description"]
-    )
+def test_the_schema_says_what_conflation_does() -> None:
+    told = schema()["$defs"]["SubscribeRequest"]["properties"]["conflate_ms"]["description"]
+    assert "At most one increment per stream in this many milliseconds" in told
+    assert "Trades are never conflated" in told
 
 
 json_values = st.recursive(

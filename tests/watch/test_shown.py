@@ -5,7 +5,7 @@ import io
 import pytest
 from rich.console import Console
 
-from lfmesh.client import Book, Goaway, Missing, Quote, Refused, Ticker, Trade
+from lfmesh.client import Book, Goaway, Missing, Position, Quote, Refused, Ticker, Trade
 from lfmesh.types import Channel
 from lfmesh.watch.lines import line, said
 from lfmesh.watch.render import age, clock, render
@@ -60,6 +60,23 @@ def test_trouble_is_on_the_screen() -> None:
     text = text_of(state)
     for part in ("stale: the venue is silent for 1m00s", "1m05s", "UNKNOWN_PRODUCT: no X-Y"):
         assert part in text
+
+
+def test_who_takes_too_little_is_told() -> None:
+    state = state_of(Channel.BOOK, "BTC-USD")
+    state.apply(connected())
+    state.apply(book_known())
+    assert "conflated" not in text_of(state)
+    state.apply(book_known(reason="conflated"))
+    assert "too slow: conflated 1\N{MULTIPLICATION SIGN}" in text_of(state).splitlines()[0]
+
+
+def test_a_line_says_for_how_many_changes_it_stands() -> None:
+    view = StreamView("BTC-USD", Book("BTC-USD"))
+    one, many = booked(position=Position(1, 9)), booked(position=Position(1, 9), prev_seq=4)
+    assert str(line(one, view)).endswith(" seq 9 verified")
+    assert str(line(many, view)).endswith(" seq 9 verified of 5")
+    assert str(line(book_known(reason="conflated"), view)).endswith(" seq 2 snapshot (conflated)")
 
 
 @pytest.mark.parametrize("channel", [Channel.TICKER, Channel.BOOK])

@@ -1,6 +1,6 @@
 """Print the best prices of some books whenever they change.
 
-python -m lfmesh.client.examples.best_prices BTC-USD ETH-USD
+python -m lfmesh.client.examples.best_prices BTC-USD ETH-USD --conflate-ms 100
 """
 
 import argparse
@@ -11,11 +11,11 @@ from contextlib import suppress
 from lfmesh.client import BookSnapshot, BookUpdate, Connected, Disconnected, StatusChanged, Violation, connect
 
 
-async def main(url: str, products: list[str], lines: int) -> None:
+async def main(url: str, products: list[str], lines: int, conflate_ms: int = 0) -> None:
     """Follow the books until so many lines are printed (0: for ever)."""
     shown: dict[str, object] = {}
     async with connect(url) as feed:
-        await feed.subscribe(products, channels=["book"])
+        await feed.subscribe(products, channels=["book"], conflate_ms=conflate_ms)
         async for event in feed:
             match event:
                 case BookSnapshot(product=product) | BookUpdate(product=product):
@@ -42,6 +42,9 @@ if __name__ == "__main__":
     parser.add_argument("products", nargs="+")
     parser.add_argument("--url", default="ws://127.0.0.1:8000/ws")
     parser.add_argument("--lines", type=int, default=0, help="end after so many; 0: never")
+    parser.add_argument(
+        "--conflate-ms", type=int, default=0, help="each book at most once in this time; 0: every change"
+    )
     options = parser.parse_args()
     with suppress(KeyboardInterrupt):
-        asyncio.run(main(options.url, options.products, options.lines))
+        asyncio.run(main(options.url, options.products, options.lines, options.conflate_ms))

@@ -1,5 +1,6 @@
 """The checker against hand-made streams: right ones raise nothing, and each broken promise raises its own kind."""
 
+from collections.abc import Sequence
 from pathlib import Path
 
 import pytest
@@ -119,6 +120,58 @@ def test_a_new_epoch_comes_with_its_snapshot(feed: Feed) -> None:
 def test_conflated_increments_name_their_predecessor(feed: Feed) -> None:
     feed.subscribe("book", conflate_ms=100)
     feed.give(book_snapshot(5, BIDS, ASKS), conflated(book_incr(9), 5), conflated(book_incr(12), 9), book_incr(13))
+    feed.assert_clean()
+
+
+def test_what_was_resumed_with_nothing_to_be_sent_may_be_conflated_later(feed: Feed) -> None:
+    feed.subscribe("book", resume=(EPOCH, 5))
+    feed.give(book_snapshot(6, BIDS, ASKS, reason="conflated"), book_incr(7))
+    feed.assert_clean()
+
+
+def test_what_is_resumed_may_be_merged(feed: Feed) -> None:
+    with_book(feed)
+    feed.checker.disconnected()
+    feed.checker.connected(feed.now)
+    feed.subscribe("book", resume=(EPOCH, 5), conflate_ms=100, request_id=2)
+    feed.give(conflated(book_incr(9, [("10.42", "1")]), 5), conflated(book_incr(12), 9))
+    feed.assert_clean()
+    (stream,) = [stream for key, stream in feed.checker.streams() if key.channel == "book"]
+    assert (stream.conflated, stream.increments, stream.seq) == (2, 2, 12)
+
+
+def paced(feed: Feed, *, received_ms: Sequence[int], published_ms: Sequence[int]) -> None:
+    """Increments of a book with an interval of 100 ms, received and published at these times after the request."""
+    feed.subscribe("book", conflate_ms=100)
+    feed.give(book_snapshot(0, BIDS, ASKS))
+    began = feed.now
+    for seq, (received, published) in enumerate(zip(received_ms, published_ms, strict=True), 1):
+        at = began + published * 1_000_000
+        feed.now = began + received * 1_000_000
+        feed.give(conflated(book_incr(seq, stamps=(at, at, at)), seq - 1))
+
+
+IN_TIME = range(0, 4000, 100)
+TOO_OFTEN = range(0, 400, 10)
+IN_A_BUNCH = [4000] * 40
+
+
+@pytest.mark.parametrize(
+    ("received", "published"),
+    [
+        (IN_TIME, IN_TIME),
+        (IN_A_BUNCH, IN_TIME),  # the client was held up
+        (IN_TIME, TOO_OFTEN),  # a replay, ten times as fast as it was
+        (
+            [*range(5), *range(600, 4100, 100)],
+            [*range(5), *range(600, 4100, 100)],
+        ),  # who joins is brought to the others
+    ],
+)
+def test_one_increment_an_interval_however_it_comes(
+    feed: Feed, received: Sequence[int], published: Sequence[int]
+) -> None:
+    paced(feed, received_ms=received, published_ms=published)
     feed.assert_clean()
 
 
@@ -351,7 +404,8 @@ def test_subscribing_again_restarts_with_a_snapshot(feed: Feed) -> None:
         book_incr(7),
         book_incr(6, epoch=EPOCH + 1),
         book_snapshot(5, BIDS, ASKS),
-        book_snapshot(6, BIDS, ASKS, reason="gap"),
+        book_snapshot(5, BIDS, ASKS, reason="gap"),
+        book_snapshot(5, BIDS, ASKS, reason="conflated"),
     ],
 )
 def test_a_resume_that_begins_elsewhere(feed: Feed, first: bytes | list[bytes]) -> None:
@@ -378,6 +432,21 @@ def test_prev_seq_must_be_the_last_position_and_is_not_for_trades(feed: Feed) ->
     assert feed.kinds == [Kind.SEQ] * 3
 
 
+def test_a_stream_that_nobody_wants_conflated_comes_as_it_was_published(feed: Feed) -> None:
+    feed.subscribe("book", "trades")
+    feed.give(conflated(trade_incr(1, trade(1)), 0), book_snapshot(5, BIDS, ASKS), conflated(book_incr(6), 5))
+    assert feed.kinds == [Kind.SEQ] * 2
+    feed.subscribe("book", conflate_ms=100, request_id=2)
+    feed.give(book_snapshot(6, BIDS, ASKS), conflated(book_incr(8), 6), conflated(book_incr(8), 8))
+    assert feed.kinds == [Kind.SEQ] * 3
+
+
+def test_increments_that_come_oftener_than_was_asked_for(feed: Feed) -> None:
+    paced(feed, received_ms=TOO_OFTEN, published_ms=TOO_OFTEN)
+    assert set(feed.kinds) == {Kind.PACE}
+    assert len(feed.kinds) < 5, "told once in a while"
+
+
 def test_an_epoch_without_its_snapshot(feed: Feed) -> None:
     with_book(feed).give(book_incr(1, epoch=EPOCH + 1), book_incr(2, epoch=EPOCH + 1))
     assert feed.kinds == [Kind.EPOCH]
@@ -389,9 +458,10 @@ def test_parts_out_of_order_or_cut_short(feed: Feed) -> None:
     assert len(parts) == 2
     feed.give(parts[1])
     assert feed.kinds == [Kind.PARTS]
-    feed.give(parts[0], parts[0])
-    assert feed.kinds == [Kind.PARTS] * 2
-    feed.give(parts[1])
+    feed.give(parts[0], parts[0], parts[1])
+    assert feed.kinds == [Kind.PARTS], "a snapshot may be begun anew"
+    feed.give(snapshot(Channel.BOOK, 5, encode.book_state_parts(BIDS, ASKS, part_bytes=40), reason="gap"))
+    feed.give(parts[0].replace(b"subscribe", b"gap"), parts[1].replace(b'"seq":5', b'"seq":6'))
     assert feed.kinds == [Kind.PARTS] * 2
     feed.give(snapshot(Channel.BOOK, 6, encode.book_state_parts(BIDS, ASKS, part_bytes=40), reason="gap")[0])
     feed.give(book_incr(6))
