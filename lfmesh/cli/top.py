@@ -43,14 +43,21 @@ def top(once: bool, as_json: bool, registry: tuple[str, ...], data_dir: Path | N
     (line A 5/6), or that a gateway drains; open are streams that miss something now, fetches are backfills from the
     venue under way; mended by counts what has mended gaps since the start. What nobody has to say is not shown.
 
+    Of a gateway that runs as several workers each is a row, and `gateway-0 ×2` what they do together. Below are the
+    slowest clients of all gateways, while anything waits for any: for how long the oldest of it has waited, how much
+    it is, how often the client was conflated and whether it is now, how many streams it follows.
+
     \b
-    --json prints {"ts": ns, "registries": {"answering": N, "known": N}, "roles": [...]}, each role with
+    --json prints {"ts": ns, "registries": {"answering": N, "known": N}, "roles": [...], "slowest": [...]},
+    each role with
       role, instance, shard, state (ready, not ready, silent, gone, announced), reasons, pid, host, http, age_s,
       restarts (seen while this command ran), messages_in_per_s, messages_out_per_s, messages_in_total,
       messages_out_total, lag_ms, queue_messages, gaps, clients, cpu_percent, rss_bytes, line (A or B), active,
       open_gaps, backfills, links_lost, takeovers, published (books by the ingestor that brings them), rungs (gaps
       mended, by what mended them), draining;
-      what is not known is null.
+      what is not known is null;
+    and each of at most ten clients, the slowest first, with
+      gateway, client (address and port), lag_ms, waiting_bytes, conflated (how often), conflating, subscriptions.
     """
     section = _registry(registry, data_dir, config_path)
     if once or as_json or not sys.stdout.isatty():
@@ -102,17 +109,17 @@ async def _once(section: "RegistrySection", *, as_json: bool) -> None:
             await asyncio.wait({looking, stopped}, return_when=asyncio.FIRST_COMPLETED)
             if not looking.done():
                 return
-            rows, registries = looking.result()
+            rows, slowest, registries = looking.result()
         finally:
             for task in (looking, stopped):
                 task.cancel()
             await asyncio.gather(looking, stopped, return_exceptions=True)
     if as_json:
         found = {"ts": time.time_ns(), "registries": dict(zip(("answering", "known"), registries, strict=True))}
-        click.echo(msgspec.json.encode({**found, "roles": rows}).decode())
+        click.echo(msgspec.json.encode({**found, "roles": rows, "slowest": slowest}).decode())
     else:
         console = Console(width=None if sys.stdout.isatty() else 200)
-        console.print(render(rows, registries, live=False, width=console.width))
+        console.print(render(rows, registries, slowest, live=False, width=console.width))
 
 
 async def _live(section: "RegistrySection", again: "Callable[[], RegistrySection]") -> None:

@@ -4,6 +4,7 @@ import asyncio
 import logging
 import time
 from collections.abc import Callable, Sequence
+from typing import NamedTuple
 
 import structlog
 from structlog.typing import EventDict
@@ -15,6 +16,7 @@ from lfmesh.messages import ServiceRecord
 from lfmesh.services.discovery import Discovery, static_peers
 from lfmesh.services.telemetry import unpack
 from lfmesh.top.render import render
+from lfmesh.top.slowest import SlowRow
 from lfmesh.top.state import Row, TopState
 from lfmesh.transport import Subscriber, Transport
 
@@ -23,6 +25,14 @@ _FIRST_VIEW_S = 3.0
 _FIGURES_S = 3.0
 _ASK_AGAIN_S = 1.0
 _TELEMETRY_HWM = 10_000
+
+
+class Look(NamedTuple):
+    """What is known at one moment; `registries`: how many replicas answer, of how many (0 of 0: static peers)."""
+
+    rows: list[Row]
+    slowest: list[SlowRow]
+    registries: tuple[int, int]
 
 
 class Listener:
@@ -66,6 +76,10 @@ class Listener:
             self.state.registries = self._discovery.replicas()
         return self.state.rows(time.time_ns())
 
+    def slowest(self) -> list[SlowRow]:
+        """The slowest clients of all gateways now."""
+        return self.state.slowest(time.time_ns())
+
     def _on_peers(self, peers: Sequence[ServiceRecord]) -> None:
         self.state.listed(peers, time.time_ns())
         self.heard.set()
@@ -88,7 +102,7 @@ class Listener:
                 continue  # from a process of another version: it is shown as silent
 
 
-async def once(section: RegistrySection) -> tuple[list[Row], tuple[int, int]]:
+async def once(section: RegistrySection) -> Look:
     """Every process with its rates, after about a second; LfmeshError if no registry answers, or nobody is there."""
     with Transport() as transport:
         listener = Listener(section, transport)
@@ -98,7 +112,7 @@ async def once(section: RegistrySection) -> tuple[list[Row], tuple[int, int]]:
             if not listener.look():
                 raise LfmeshError(nobody(section, listener.state.registries))
             await _until(listener, listener.state.complete, _FIGURES_S)
-            return listener.look(), listener.state.registries
+            return Look(listener.look(), listener.slowest(), listener.state.registries)
         finally:
             listener.close()
 
@@ -120,7 +134,7 @@ async def live(section: RegistrySection, stop: asyncio.Event, again: Callable[[]
                 if not listener.state.registries[0] and now - asked >= _ASK_AGAIN_S:
                     asked = now
                     listener.follow(again())
-                shown: RenderableType = render(rows, listener.state.registries, width=console.width)
+                shown: RenderableType = render(rows, listener.state.registries, listener.slowest(), width=console.width)
                 if not rows and now - began > _FIRST_VIEW_S:
                     shown = Group(shown, Text(nobody(listener.section, listener.state.registries), style="red"))
                 screen.update(shown, refresh=True)

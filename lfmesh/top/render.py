@@ -4,22 +4,33 @@ from collections import Counter
 from collections.abc import Iterable, Sequence
 
 from rich.console import Group, RenderableType
+from rich.table import Table
 from rich.text import Text
 
 from lfmesh.top.columns import Column, table
+from lfmesh.top.slowest import SlowRow
 from lfmesh.top.state import Row, totals
+from lfmesh.top.workers import with_sums
 
 _NONE = "–"
 _DUTY_STYLE = {"active": "green", "standby": "cyan", "draining": "bold yellow"}
 _STYLE = {"ready": "green", "not ready": "yellow", "silent": "bold red", "gone": "dim red", "announced": "cyan"}
 
 
-def render(rows: Sequence[Row], registries: tuple[int, int], *, live: bool = True, width: int = 200) -> RenderableType:
+def render(
+    rows: Sequence[Row],
+    registries: tuple[int, int],
+    slowest: Sequence[SlowRow] = (),
+    *,
+    live: bool = True,
+    width: int = 200,
+) -> RenderableType:
     """The whole screen; `registries`: how many replicas answer, of how many (0 of 0: static peers).
 
     Columns that have no room in `width` are left out, the least important first.
     """
-    return Group(_heading(rows, registries, live=live), table(_columns(rows), width))
+    roles = Group(_heading(rows, registries, live=live), table(_columns(with_sums(rows)), width))
+    return Group(roles, Text(), _slowest(slowest, width)) if slowest else roles
 
 
 def _heading(rows: Sequence[Row], registries: tuple[int, int], *, live: bool) -> Text:
@@ -69,10 +80,28 @@ def _columns(rows: Sequence[Row]) -> list[Column]:
         figures("mem MB", 11, (_NONE if row.rss_bytes is None else f"{row.rss_bytes / 1e6:.0f}" for row in rows)),
         figures("age", 12, (age(row.age_s) for row in rows)),
         figures("restarts", 7, (_counted(row.restarts) for row in rows)),
-        figures("pid", 13, (str(row.pid) for row in rows)),
+        figures("pid", 13, (str(row.pid or _NONE) for row in rows)),
         *_if_any(Column("mended by", [Text(mended(row)) for row in rows], 9, wraps=True)),
         Column("", [Text("; ".join(row.reasons), style="yellow") for row in rows], wraps=True),
     ]
+
+
+def _slowest(rows: Sequence[SlowRow], width: int) -> Table:
+    def figures(name: str, spare: int, texts: Iterable[str]) -> Column:
+        return Column(name, [Text(text) for text in texts], spare, "right")
+
+    return table(
+        [
+            Column("slowest clients", [Text(row.client) for row in rows], wraps=True),
+            Column("gateway", [Text(row.gateway) for row in rows], 3),
+            figures("lag ms", 0, (f"{row.lag_ms:,.0f}" for row in rows)),
+            figures("waiting", 2, (amount(row.waiting_bytes) for row in rows)),
+            figures("conflated", 4, (f"{row.conflated:,}" for row in rows)),
+            Column("now", [Text("conflating", style="yellow") if row.conflating else Text("live") for row in rows], 1),
+            figures("streams", 5, (f"{row.subscriptions:,}" for row in rows)),
+        ],
+        width,
+    )
 
 
 def _if_any(column: Column) -> list[Column]:
@@ -131,3 +160,12 @@ def age(seconds: float) -> str:
     if hours:
         return f"{hours}h{minutes:02d}m"
     return f"{minutes}m{rest:02d}s" if minutes else f"{rest}s"
+
+
+def amount(size: int) -> str:
+    """Bytes for people: 812 B, 64 kB, 1.5 MB, 212 MB (of 1,000)."""
+    if size < 1_000:
+        return f"{size} B"
+    if size < 999_500:
+        return f"{size / 1e3:.0f} kB"
+    return f"{size / 1e6:.1f} MB" if size < 9_950_000 else f"{size / 1e6:,.0f} MB"

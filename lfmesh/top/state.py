@@ -13,6 +13,7 @@ import msgspec
 
 from lfmesh.messages import ServiceRecord, Telemetry
 from lfmesh.top.recovery import recovery_of
+from lfmesh.top.slowest import SlowRow, slowest_of
 from lfmesh.types import Line, Role
 
 RATE_SPAN_NS = 900_000_000
@@ -139,6 +140,11 @@ class TopState:
                 del self.peers[key]
         peers = sorted(self.peers.values(), key=lambda peer: (_ORDER[peer.role], peer.instance))
         return [_row(peer, now) for peer in peers]
+
+    def slowest(self, now: int) -> list[SlowRow]:
+        """The slowest clients of all gateways that are heard, the worst first."""
+        heard = [peer for peer in self.peers.values() if _state(peer, now) in ("ready", "not ready")]
+        return slowest_of(peer.newest for peer in heard if peer.newest is not None)
 
     def complete(self) -> bool:
         """Whether every listed process has told twice, so that its rates are known."""

@@ -6,7 +6,8 @@ import msgspec
 import pytest
 from rich.console import Console
 
-from lfmesh.top.render import age, duties, number, render
+from lfmesh.top.render import age, amount, duties, number, render
+from lfmesh.top.slowest import SlowRow
 from lfmesh.top.state import Row
 from lfmesh.types import Role
 
@@ -17,9 +18,11 @@ ROW = Row(
 )  # fmt: skip
 
 
-def lines_of(*rows: Row, registries: tuple[int, int] = (1, 1), width: int = 160) -> list[str]:
+def lines_of(
+    *rows: Row, registries: tuple[int, int] = (1, 1), slowest: tuple[SlowRow, ...] = (), width: int = 160
+) -> list[str]:
     console = Console(file=io.StringIO(), width=width)
-    console.print(render(rows, registries, live=False, width=width))
+    console.print(render(rows, registries, slowest, live=False, width=width))
     assert isinstance(console.file, io.StringIO)
     return console.file.getvalue().splitlines()
 
@@ -121,6 +124,57 @@ def test_heading_counts_replicas_and_clients() -> None:
     assert "static peers" in lines_of(gateway, registries=(0, 0))[0]
 
 
+SLOW = (
+    SlowRow("gateway-0.1", "203.0.113.27:50123", 12_345.6, 1_800_000, 3, conflating=True, subscriptions=1200),
+    SlowRow("gateway-0.0", "[2001:db8:1234:5678:9abc:def0:1234:5678]:50123", 9.4, 640, 0, False, 3),
+)
+
+
+def test_slow_clients_are_listed_below_the_roles() -> None:
+    *_, empty, names, first, second = lines_of(ROW, slowest=SLOW)
+    assert empty.strip() == ""
+    assert names.split() == ["slowest", "clients", "gateway", "lag", "ms", "waiting", "conflated", "now", "streams"]
+    assert first.split() == ["203.0.113.27:50123", "gateway-0.1", "12,346", "1.8", "MB", "3", "conflating", "1,200"]
+    assert second.split() == [SLOW[1].client, "gateway-0.0", "9", "640", "B", "0", "live", "3"]
+    assert lines_of(ROW, slowest=()) == lines_of(ROW)
+    assert not any("slowest" in line for line in lines_of(ROW)), "nothing waits for anybody"
+
+
+@pytest.mark.parametrize("width", range(40, 121, 10))
+def test_slow_clients_and_their_lag_are_told_on_narrow_terminals(width: int) -> None:
+    lines = lines_of(ROW, slowest=SLOW, width=width)
+    assert all(len(line) <= width for line in lines)
+    assert "…" not in "".join(lines)
+    start = next(at for at, line in enumerate(lines) if "slowest clients" in line)
+    first = lines[start + 1].split()
+    assert first[0] == "203.0.113.27:50123"
+    assert "12,346" in first
+    address = "".join(line.split()[0] for line in lines[start + 2 :] if line.split())
+    assert address == SLOW[1].client, "a long address is broken, and not cut"
+    assert ("gateway-0.1" in first) <= ("conflating" in first) == (width >= 50)
+
+
+def test_the_workers_of_a_gateway_are_summed_up_below_them() -> None:
+    workers = tuple(
+        msgspec.structs.replace(
+            ROW, role=Role.GATEWAY, instance=f"gateway-0.{number}", clients=600, messages_in_per_s=9
+        )
+        for number in range(2)
+    )
+    heading, _, *rows = lines_of(ROW, *workers)
+    assert [row.split()[0] for row in rows] == ["normalizer-1", "gateway-0.0", "gateway-0.1", "gateway-0"]
+    assert rows[-1].split()[1:6] == ["×2", "ready", "1", "9", "46,913"]
+    assert "3 of 3 ready" in heading
+    assert "to 1200 clients" in heading
+
+
 def test_numbers_and_ages() -> None:
     assert [number(value) for value in (None, 0, 1234.5)] == ["–", "0", "1,234"]
     assert [age(seconds) for seconds in (0.4, 59.9, 60, 3600, 90_000)] == ["0s", "59s", "1m00s", "1h00m", "1d01h"]
+
+
+def test_amounts_of_bytes() -> None:
+    sizes = (0, 999, 1_000, 999_499, 999_500, 1_849_999, 9_949_999, 9_950_000, 1_234_567_890)
+    assert [amount(size) for size in sizes] == [
+        "0 B", "999 B", "1 kB", "999 kB", "1.0 MB", "1.8 MB", "9.9 MB", "10 MB", "1,235 MB",
+    ]  # fmt: skip

@@ -5,6 +5,7 @@ from typing import Any
 import msgspec
 
 from lfmesh.messages import ServiceRecord, Telemetry
+from lfmesh.top.slowest import SlowRow
 from lfmesh.top.state import FORGOTTEN_NS, SILENT_NS, Row, TopState, totals
 from lfmesh.types import Role
 
@@ -152,3 +153,6 @@ def test_json_has_the_documented_keys_and_no_others() -> None:
     assert top.help is not None
     documented = top.help[top.help.index("each role with") :].replace(",", " ").replace(";", " ").split()
     assert set(row) <= set(documented)
+    slow = SlowRow("gateway-0", "127.0.0.1:1", 0.0, 0, 0, conflating=False, subscriptions=1)
+    documented = " ".join(documented).rstrip(".").split("each of at most ten clients")[1].split()
+    assert set(msgspec.json.decode(msgspec.json.encode(slow))) <= set(documented)
