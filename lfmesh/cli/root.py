@@ -17,6 +17,7 @@ COMMANDS = {
     "up": ("lfmesh.cli.up.command", "Run the whole mesh on this machine."),
     "watch": ("lfmesh.cli.watch", "Show what a gateway sends, live."),
     "top": ("lfmesh.cli.top", "Show every role of a running mesh, live."),
+    "load": ("lfmesh.cli.load", "Put a gateway under load, and measure what its clients get."),
     "registry": ("lfmesh.cli.roles", "Run one registry replica."),
     "ingestor": ("lfmesh.cli.roles", "Run one ingestor: the venue's feed into the mesh."),
     "normalizer": ("lfmesh.cli.roles", "Run the normalizer of one shard."),

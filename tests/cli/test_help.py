@@ -72,7 +72,8 @@ def a_value(option: click.Option) -> str:
         return str(max(1, option.type.min or 0))
     if option.is_flag:
         return "true"
-    return {"--source": "sim", "--products": "BTC-USD", "--channels": "ticker"}.get(option.opts[0], "1")
+    words = {"--source": "sim", "--products": "BTC-USD", "--channels": "ticker", "--offences": "flood"}
+    return words.get(option.opts[0], "1")
 
 
 def test_the_listed_summaries_are_those_of_the_commands() -> None:
