@@ -20,7 +20,8 @@ from lfmesh.client.meshfile import MeshFile
 from lfmesh.messages import LookupRequest, ServiceRecord, View, decode_reply, encode
 from lfmesh.transport import Requester, Transport
 from lfmesh.types import Role
-from loadgen.bench.table import Row
+from loadgen.bench.process import cpu_seconds, rss_bytes
+from loadgen.bench.table import Goal, Row, skipped
 from loadgen.stores import pair as stores
 from loadgen.stores.server import ENVIRONMENT, ServerFailed
 
@@ -48,15 +49,6 @@ def _figures(record: ServiceRecord) -> dict[str, float]:
         return {name: float(value) for name, value in _sample.findall(answer.read().decode())}
 
 
-def _cpu_s(pid: int) -> float:
-    user, system = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[11:13]
-    return (int(user) + int(system)) / os.sysconf("SC_CLK_TCK")
-
-
-def _rss_mb(pid: int) -> float:
-    return int(Path(f"/proc/{pid}/statm").read_text().split()[1]) * os.sysconf("SC_PAGE_SIZE") / 1e6
-
-
 async def _snapshotter(mesh: MeshFile) -> ServiceRecord | None:
     with Transport() as transport:
         header, *_ = await Requester(transport, mesh.registry_endpoints[0]).request(encode(LookupRequest()), 5.0)
@@ -80,10 +72,10 @@ async def _once(seconds: float, env: Mapping[str, str]) -> Cost:
                     record = await _snapshotter(mesh) if mesh is not None else None
                     await asyncio.sleep(0.05)
             await asyncio.sleep(_WARM_S)
-            before, cpu = _figures(record), _cpu_s(record.pid)
+            before, cpu = _figures(record), cpu_seconds(record.pid)
             await asyncio.sleep(seconds)
-            after, spent = _figures(record), _cpu_s(record.pid) - cpu
-            rss = _rss_mb(record.pid)
+            after, spent = _figures(record), cpu_seconds(record.pid) - cpu
+            rss = rss_bytes(record.pid) / 1e6
         finally:
             process.send_signal(signal.SIGINT)
             await process.wait()
@@ -94,7 +86,7 @@ async def _once(seconds: float, env: Mapping[str, str]) -> Cost:
     )  # fmt: skip
 
 
-def run(seconds: float = 10.0) -> list[Row]:
+def run(seconds: float = 6.0) -> list[Row]:
     """With the archive against without it, on files and on servers of our own."""
     without = asyncio.run(_once(seconds, {"LFMESH_ARCHIVE__ENABLED": "false"}))
     rows = _rows("files", asyncio.run(_once(seconds, {})), without)
@@ -102,7 +94,7 @@ def run(seconds: float = 10.0) -> list[Row]:
         try:
             servers = stores.up(Path(folder), memory=True)
         except ServerFailed as error:
-            return [*rows, Row("the same on DynamoDB and S3", "not run", against=str(error))]
+            return [*rows, skipped("snapshotter.dynamodb", "the same on DynamoDB and S3", str(error))]
         try:
             rows += _rows("DynamoDB and S3", asyncio.run(_once(seconds, _variables(servers))), without)
         finally:
@@ -123,20 +115,21 @@ def _variables(servers: stores.Pair) -> dict[str, str]:
     return ENVIRONMENT | {f"LFMESH_STORE__{key.upper()}": value for key, value in keys.items()}
 
 
-def _rows(what: str, cost: Cost, without: Cost) -> list[Row]:
+def _rows(where: str, cost: Cost, without: Cost) -> list[Row]:
+    key = f"snapshotter.{where.partition(' ')[0].lower()}"
     return [
         Row(
-            f"snapshotter at {RATE} venue messages/s, {what}: CPU a message taken",
-            f"{cost.cpu_us:.1f} µs",
-            f"{cost.cpu_us / without.cpu_us:.2f}",
-            f"no archive, {without.cpu_us:.1f} µs",
+            key, f"snapshotter at {RATE} venue messages/s, {where}: CPU a message taken", cost.cpu_us, "µs",
+            cost.cpu_us / without.cpu_us, f"no archive, {without.cpu_us:.1f} µs", better="less",
         ),
         Row(
-            "  of one core",
-            f"{cost.core:.1%}",
-            f"{cost.core / without.core:.2f}",
-            f"no archive, {without.core:.1%}; {cost.messages_per_s:,.0f} messages/s, {cost.rss_mb:.0f} MB",
-            "< 50 %, < 512 MB",
+            f"{key}.core", "… of one core", cost.core * 100, "%", cost.core / without.core,
+            f"no archive, {without.core:.1%}", Goal(50.0, better="less"), "less",
+            f"{cost.messages_per_s:,.0f} messages/s",
         ),
-        Row(f"tick to stored, {what}: p50 / p99", f"{cost.p50_ms:.0f} / {cost.p99_ms:.0f} ms", budget="p50 ≤ 250 ms"),
-    ]
+        Row(f"{key}.rss", "… memory", cost.rss_mb, "MB", goal=Goal(512.0, better="less"), better="less"),
+        Row(
+            f"{key}.stored", f"tick to stored, {where}, p50", cost.p50_ms, "ms", goal=Goal(250.0, better="less"),
+            better="less", note=f"p99 {cost.p99_ms:.0f} ms",
+        ),
+    ]  # fmt: skip

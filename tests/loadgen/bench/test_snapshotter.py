@@ -5,10 +5,12 @@ from loadgen.stores.process import Process
 
 def test_each_row_is_a_ratio_to_the_same_mesh_without_an_archive() -> None:
     cost = Cost(cpu_us=60.0, core=0.08, messages_per_s=1300, p50_ms=129, p99_ms=251, rss_mb=63)
-    per_message, share, stored = _rows("files", cost, cost._replace(cpu_us=50.0, core=0.064))
-    assert (per_message.figure, per_message.ratio, per_message.against) == ("60.0 µs", "1.20", "no archive, 50.0 µs")
-    assert (share.figure, share.ratio) == ("8.0%", "1.25")
-    assert (stored.figure, stored.budget) == ("129 / 251 ms", "p50 ≤ 250 ms")
+    per_message, share, memory, stored = _rows("DynamoDB and S3", cost, cost._replace(cpu_us=50.0, core=0.064))
+    assert (per_message.key, per_message.value, per_message.ratio) == ("snapshotter.dynamodb", 60.0, 1.2)
+    assert per_message.against == "no archive, 50.0 µs"
+    assert (share.value, share.ratio, share.met) == (8.0, 1.25, True)
+    assert (memory.value, memory.budget) == (63, "≤ 512 MB")
+    assert (stored.value, stored.budget, stored.note) == (129, "≤ 250 ms", "p99 251 ms")
 
 
 def test_the_servers_are_named_to_the_mesh_by_variables() -> None:

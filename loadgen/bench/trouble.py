@@ -140,17 +140,24 @@ def run(pairs: int = 5) -> list[Row]:
         if calm and troubled:
             rows.append(
                 Row(
+                    f"trouble.{name}",
                     f"others' latency {name} while one product loses trades and its book",
-                    f"{troubled / 1e6:.2f} ms",
-                    f"{troubled / calm:.2f}",
+                    troubled / 1e6,
+                    "ms",
+                    troubled / calm,
                     f"calm spells, {calm / 1e6:.2f} ms",
+                    better="less",
                 )
             )
     own = spells.its_own.percentile(0.5)
     rows.append(
         Row(
-            f"the troubled product itself: {spells.fetched} trades fetched, {spells.resynced} resyncs; p50",
-            "none" if own is None else f"{own / 1e6:.2f} ms",
+            "trouble.own",
+            "the troubled product itself, p50",
+            None if own is None else own / 1e6,
+            "ms",
+            better="less",
+            note=f"{spells.fetched} trades fetched, {spells.resynced} resyncs",
         )
     )
     return rows
