@@ -336,7 +336,7 @@ def _last(unit: Unit) -> Position:
 
 
 def _waiting(stream: Stream) -> list[Join]:
-    return [join for join in stream.joins.values() if join.waits == "archive"]
+    return list(stream.waiting["archive"])
 
 
 def _at(stream: Stream, position: Position) -> list[Join]:

@@ -10,7 +10,7 @@ it is.
 
 from collections import deque
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Literal, Protocol
+from typing import TYPE_CHECKING, Literal, Protocol, get_args
 
 from lfmesh.core.hub_snapshots import Holding
 from lfmesh.types import Position, SnapshotReason
@@ -36,6 +36,7 @@ class Sink(Protocol):
 
 
 Awaited = Literal["snapshot", "position", "retransmission", "archive", "lane"]
+AWAITED: tuple[Awaited, ...] = get_args(Awaited)
 
 
 @dataclass(slots=True, eq=False)

@@ -253,9 +253,8 @@ class Joins:
         if stream.ahead is not None and stream.ahead.position <= at:
             state, stream.ahead = stream.ahead, None
             self.offered(stream, state, now)
-        if stream.awaiting:
-            for join in [join for join in stream.joins.values() if join.waits == "position"]:
-                self._resume(join, now)
+        for join in tuple(stream.waiting["position"]):
+            self._resume(join, now)
 
     def snapshot(self, stream: Stream, state: State, now: int) -> None:
         """The state that was asked for."""
@@ -304,8 +303,8 @@ class Joins:
         if stream.ahead is not None and now - stream.ahead_at >= _AHEAD_NS:
             stream.ahead = None
             self._again(stream, now)
-        for join in tuple(stream.joins.values()):
-            if join.waits == "position" and stream.position is not None and now >= join.deadline:
+        for join in tuple(stream.waiting["position"]):
+            if stream.position is not None and now >= join.deadline:
                 self.fail(join, now)
         self._older.due(stream, now)
         if self.wanting(stream):
@@ -314,7 +313,7 @@ class Joins:
     @staticmethod
     def wanting(stream: Stream) -> bool:
         """True if somebody waits for a snapshot of the stream."""
-        return any(join.waits == "snapshot" for join in stream.joins.values())
+        return bool(stream.waiting["snapshot"])
 
     def uncache(self, stream: Stream) -> None:
         """Keep the stream's snapshot no longer."""
@@ -339,7 +338,11 @@ class Joins:
 
     @staticmethod
     def _set(join: Join, waits: Awaited | None) -> None:
-        join.stream.awaiting += (waits == "position") - (join.waits == "position")
+        waiting = join.stream.waiting
+        if join.waits is not None:
+            del waiting[join.waits][join]
+        if waits is not None:
+            waiting[waits][join] = None
         join.waits = waits
 
     def _resume(self, join: Join, now: int) -> None:
@@ -492,9 +495,8 @@ class Joins:
                 self.uncache(next(iter(self._cached)))
 
     def _serve_waiting(self, stream: Stream, cached: Cached) -> None:
-        for join in stream.joins.values():
-            if join.waits == "snapshot":
-                self._serve(join, cached)
+        for join in tuple(stream.waiting["snapshot"]):
+            self._serve(join, cached)
 
     def _serve(self, join: Join, cached: Cached) -> None:
         at = join.stream.position

@@ -258,4 +258,4 @@ class Older:
 
 
 def _waiting(stream: Stream) -> list[Join]:
-    return [join for join in stream.joins.values() if join.waits == "retransmission"]
+    return list(stream.waiting["retransmission"])

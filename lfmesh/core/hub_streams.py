@@ -12,7 +12,7 @@ from dataclasses import dataclass, field
 from operator import attrgetter
 from typing import TYPE_CHECKING
 
-from lfmesh.core.hub_clients import Client, Join
+from lfmesh.core.hub_clients import AWAITED, Awaited, Client, Join
 from lfmesh.core.hub_frames import deflated
 from lfmesh.core.hub_snapshots import Cached, Holding, State, TradeIds
 from lfmesh.types import Channel, Position, StreamKey
@@ -67,8 +67,8 @@ class Stream(Lane):
     """When to ask it again, if nobody answered."""
     older_since: int = 0
     """Since when it has not answered; 0: it does."""
-    awaiting: int = 0
-    """Joins that wait for a position ahead of ours."""
+    waiting: dict[Awaited, dict[Join, None]] = field(default_factory=lambda: {what: {} for what in AWAITED})
+    """Its joins that wait, by what they wait for."""
 
     def __post_init__(self) -> None:
         if self.key.channel is Channel.TRADES:
