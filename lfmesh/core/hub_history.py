@@ -121,7 +121,15 @@ def after(ring: Ring, key: StreamKey, position: Position, max_bytes: int = 0) ->
     entries = ring.since(key, position, max_bytes)
     if entries is None:
         return None
-    return link(map(_unit, entries), position, max_bytes=max_bytes)
+    # What the ring gives has no hole; what overlaps, it may.
+    frames: list[bytes] = []
+    epoch, seq = position
+    for entry in entries:
+        payload = entry.payload
+        known = seq + 1 - entry.first_seq if entry.epoch == epoch and not entry.snapshot else 0
+        frames.extend(payload[known:] if known > 0 else payload)
+        epoch, seq = entry.epoch, entry.last_seq
+    return Run(frames, Position(epoch, seq))
 
 
 def over_gap(ring: Ring, key: StreamKey, position: Position) -> bool:

@@ -30,7 +30,7 @@ from lfmesh.core.hub_history import Ring, Run, Unit
 from lfmesh.core.hub_lanes import ConflatedLane, Lanes
 from lfmesh.core.hub_older import Older, OlderLimits, WantOlder
 from lfmesh.core.hub_pace import Pace
-from lfmesh.core.hub_pulls import PULL_BYTES, Pulls
+from lfmesh.core.hub_pulls import SLICE_BYTES, Pulls
 from lfmesh.core.hub_snapshots import SOMETHING, Cached, Holding, State
 from lfmesh.core.hub_streams import Fanout, Lane, Stream
 from lfmesh.types import Position, SnapshotReason, StreamKey
@@ -440,7 +440,7 @@ class Joins:
     def _tail(self, stream: Stream, position: Position) -> Run | None:
         if position == stream.position:
             return Run([], position)
-        return hub_history.after(self._ring, stream.key, position, PULL_BYTES)
+        return hub_history.after(self._ring, stream.key, position, SLICE_BYTES)
 
     # Snapshots --------------------------------------------------------------------------------------------------
 
@@ -473,7 +473,7 @@ class Joins:
             return False
         client = join.client
         bound = max(join.state_bytes, self._limits.soft_bytes // max(1, len(client.joins)))
-        if run.end != join.stream.position and bound > PULL_BYTES:
+        if run.end != join.stream.position and bound > SLICE_BYTES:
             assert join.cursor is not None
             longer = hub_history.after(self._ring, join.stream.key, join.cursor, bound)
             run = longer if longer is not None else run

@@ -18,7 +18,8 @@ PULL_BYTES = 256 * 1024
 """A client is given about this much in one turn: one part of a big snapshot."""
 PULL_WORK = 400
 """A turn ends when about so many streams, or pieces of them, were served: a few ms. The next turns serve the others."""
-_SLICE_BYTES = 64 * 1024
+SLICE_BYTES = 64 * 1024
+"""A stream is given about so much before the client's next one has its turn."""
 _SPARE_PULLS = 64
 _UNBOUNDED = 1 << 62
 
@@ -153,7 +154,11 @@ class Pulls:
         if join.state_bytes and self._behind(join, run):
             self._latest(join, now)
             return True
-        join.queue.extend(run.frames)
+        frames = run.frames
+        if self._pace is None and sum(map(len, frames)) <= 2 * SLICE_BYTES:
+            join.queue.append(b"".join(frames))
+        else:  # one by one, as they are counted, or since there are big parts of snapshots among them
+            join.queue.extend(frames)
         join.cursor = run.end
         return True
 
@@ -180,7 +185,7 @@ def _slice(join: Join, room: int, pieces: list[bytes], most: int) -> int:
         join.sent = True
         if join.gives is not None:
             join.holding, join.gives = join.gives, None
-    while queue and taken < _SLICE_BYTES and (not pieces or (len(queue[0]) <= room - taken and len(pieces) < most)):
+    while queue and taken < SLICE_BYTES and (not pieces or (len(queue[0]) <= room - taken and len(pieces) < most)):
         piece = queue.popleft()
         pieces.append(piece)
         taken += len(piece)
