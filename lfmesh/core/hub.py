@@ -216,6 +216,11 @@ class Hub:
         for client in tuple(stream.joins):
             self._outboxes.give(client, frame)
 
+    @property
+    def conflates(self) -> bool:
+        """True while somebody wants to be sent less than everything."""
+        return self._lanes.any
+
     def emit_at(self, now: int) -> int | None:
         """When to call `emit`; None while nobody wants to be sent less than everything."""
         return self._lanes.next_at(now)

@@ -20,6 +20,7 @@ from lfmesh.core.hub_streams import Fanout, Lane, Stream
 from lfmesh.types import Channel, Position
 
 _MS = 1_000_000
+_NEVER = 1 << 63
 INTERVALS_NS = tuple(
     ms * _MS
     for ms in (10, 20, 25, 50, 100, 200, 250, 500, 1000, 2000, 2500, 5000, 10_000, 20_000, 25_000, 50_000, 60_000)
@@ -64,6 +65,11 @@ class Lanes:
         self._ring = ring
         self._by_interval: dict[int, dict[ConflatedLane, None]] = {}
         self._due: dict[int, int] = {}
+
+    @property
+    def any(self) -> bool:
+        """True if there is a lane."""
+        return bool(self._by_interval)
 
     # What is published ------------------------------------------------------------------------------------------
 
@@ -145,7 +151,7 @@ class Lanes:
         """When `emit` is to be called next; None while there is no lane."""
         due = self._due
         for interval in self._by_interval:
-            if interval not in due:
+            if due.get(interval, _NEVER) > now + interval:  # a new one, or the clock has been set back
                 due[interval] = (now // interval + 1) * interval
         return min(due.values(), default=None)
 

@@ -263,6 +263,20 @@ def test_a_lane_is_gone_with_the_last_who_followed_it() -> None:
     assert not desk.hub.stream(TICKER).lanes
 
 
+def test_a_clock_that_is_set_back_holds_no_lane_up() -> None:
+    desk = Desk()
+    desk.open(TICKER)
+    _, sink = wishes(desk, TICKER, 100)
+    sink.take()
+    desk.now -= SECOND // 2
+    desk.publish(TICKER)
+    at = desk.hub.emit_at(desk.now)
+    assert at is not None
+    assert at <= desk.now + 100 * MS
+    emit(desk, 100 * MS)
+    assert told(sink.take()) == [("ticker", "incr", 1, 0)]
+
+
 def test_resuming_on_a_lane_is_one_message_from_where_the_client_stands() -> None:
     desk = Desk()
     desk.open(BOOK)

@@ -317,21 +317,24 @@ class GatewayService:
             self._loop.call_soon(self._pull)
         if self._replay is not None:
             self._replay.settled()
-        if self._emit_at is None:
+        if self._hub.conflates:
             self._arm(self._context.clock())
         self._report()
 
     def _emit(self) -> None:
-        now = self._context.clock()
-        self._hub.emit(now)
-        self._arm(now)
+        self._emit_at = None
+        self._hub.emit(self._context.clock())
         self._settle()
 
     def _arm(self, now: int) -> None:
-        """Be called when what is conflated is due."""
-        self._emit_at = at = self._hub.emit_at(now)
-        if at is not None:
-            self._timers["emit"] = self._loop.call_later(max(0, at - now) / 1e9, self._emit)
+        """Be called when what is conflated is due: a shorter interval may have come."""
+        at = self._hub.emit_at(now)
+        if at is None or (self._emit_at is not None and self._emit_at <= at):
+            return
+        if (timer := self._timers.get("emit")) is not None:
+            timer.cancel()
+        self._emit_at = at
+        self._timers["emit"] = self._loop.call_later(max(0, at - now) / 1e9, self._emit)
 
     def _send(self, ask: Ask) -> None:
         shard = shard_of(ask.key.product, self._config.mesh.shards)
