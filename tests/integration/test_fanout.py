@@ -123,7 +123,7 @@ def test_ten_thousand_are_held_and_all_come_back_at_once(tmp_path: Path) -> None
                     zipf=0.0,
                     join_rate=1500.0,
                     join_timeout_s=30.0,
-                    duration_s=60.0,
+                    duration_s=75.0,
                     drop_all_after_s=60.0,
                     check=1.0,
                 )
