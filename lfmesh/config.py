@@ -386,7 +386,8 @@ class GatewaySection(Section):
     resume_wait_s: Annotated[float, Field(ge=0, le=60)] = 2.0
     """A `from_seq` ahead of the gateway's own position is awaited for this long."""
     ping_interval_s: Annotated[float, Field(gt=0)] = 20.0
-    """WebSocket pings to clients; one that does not answer for as long is closed."""
+    """A client from which nothing has come for so long is pinged; if it stays silent for as long again, it is closed
+    with 4001."""
     drain_s: Annotated[float, Field(ge=0, le=300)] = 1.0
     """At shutdown clients are sent away one after the other over this long."""
 

@@ -320,6 +320,10 @@ class Hub:
         if not client.paused:
             self._joins.pulls.wake(client)
 
+    def silent(self, client: Client) -> None:
+        """The client answers no ping: it is dead, or too far behind to have read it."""
+        self._outboxes.close(client, "slow_silent")
+
     @property
     def ready(self) -> bool:
         """True if `pull` has something to do."""

@@ -29,7 +29,7 @@ class OutboxLimits(NamedTuple):
 class OutboxCounters:
     """Clients closed, and clients conflated, by why."""
 
-    closes: dict[str, int] = field(default_factory=lambda: {"slow_outbox": 0, "slow_stalled": 0})
+    closes: dict[str, int] = field(default_factory=lambda: {"slow_outbox": 0, "slow_stalled": 0, "slow_silent": 0})
     conflations: dict[str, int] = field(default_factory=lambda: {"bytes": 0, "age": 0, "rate": 0})
 
 
@@ -68,7 +68,7 @@ class Outboxes:
         self.bytes += len(data)
         waiting = client.pending_bytes + client.sink.buffered()
         if waiting > self._limits.hard_bytes:
-            self._close(client, "slow_outbox")
+            self.close(client, "slow_outbox")
         elif waiting > self._limits.soft_bytes and client.live:
             self.conflate(client, "bytes")
 
@@ -108,7 +108,7 @@ class Outboxes:
                 client.progress_at = now
             client.buffered = buffered
             if now - client.progress_at > limits.stall_ns:
-                self._close(client, "slow_stalled")
+                self.close(client, "slow_stalled")
             elif client.live and now - client.paused_at > limits.soft_age_ns:
                 self.conflate(client, "age")
 
@@ -118,7 +118,8 @@ class Outboxes:
         client.conflations += 1
         self._conflate(client)
 
-    def _close(self, client: Client, why: str) -> None:
+    def close(self, client: Client, why: str) -> None:
+        """Give the client up."""
         self.counters.closes[why] += 1
         client.sink.close(SLOW_CONSUMER, "slow consumer")
         self._disconnect(client)

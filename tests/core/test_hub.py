@@ -933,7 +933,7 @@ def test_the_outbox_is_bounded_and_its_end_is_one_client_s_own() -> None:
     assert slow_sink.closed == (4001, "slow consumer")
     assert slow_sink.written == []
     assert len(other.take()) == 100
-    assert desk.hub.slow.closes == {"slow_outbox": 1, "slow_stalled": 0}
+    assert desk.hub.slow.closes == {"slow_outbox": 1, "slow_stalled": 0, "slow_silent": 0}
     assert desk.hub.statistics().outbox_bytes == 0
     assert desk.hub.statistics().clients == 1
     desk.hub.drained(slow)

@@ -168,6 +168,8 @@ class Arrival(ClientConnection):
     patience: asyncio.TimerHandle | None = None
     """Until its request is there."""
     reply_bytes = 0
+    heard_at = 0.0
+    """When anything has come from it (the loop's time, s)."""
     _unread = b""
     _frames: TokenBucket | None = None
     _failed = False
@@ -206,6 +208,7 @@ class Arrival(ClientConnection):
 
     def data_received(self, data: bytes) -> None:
         """What is much is parsed a slice at a time, with turns of the loop between; nothing is read meanwhile."""
+        self.heard_at = self.loop.time()
         if self._unread:
             self._unread += data
         elif len(data) > SLICE_BYTES:

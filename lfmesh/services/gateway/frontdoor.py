@@ -48,6 +48,7 @@ from lfmesh.services.gateway.connection import (
     close,
 )
 from lfmesh.services.gateway.doorway import REPLY_TIMEOUT_S, Arrival, Doorway
+from lfmesh.services.gateway.keepalive import Keepalive
 from lfmesh.services.gateway.replay import ReplayDesk
 from lfmesh.services.gateway.session import Session
 from lfmesh.services.gateway.statistics import ClientCounters
@@ -60,6 +61,7 @@ WEBSOCKET_PATH = "/ws"
 _BACKLOG = 4096
 _TURN_S = 0.002
 """Requests are dealt with for about so long in one turn of the loop; what is published goes out in between."""
+_PING = b"\x89\x00"
 _FLUSH_S = 1.0
 """What waits for a client that is sent away gets so long to leave."""
 _REFUSALS = {
@@ -88,16 +90,36 @@ class OwnAdmission:
 class _Guest:
     """A connected client. `asked_at` is when it has last asked for something (the loop's time, s)."""
 
-    __slots__ = ("asked_at", "client", "empty", "idle", "left")
+    __slots__ = ("_connection", "_hub", "asked_at", "client", "empty", "idle", "left", "pinged_at")
 
-    def __init__(self, client: Client, now: float) -> None:
+    def __init__(self, client: Client, connection: Arrival, hub: Hub) -> None:
         self.client = client
-        self.asked_at = now
+        self._connection = connection
+        self._hub = hub
+        self.asked_at = connection.loop.time()
+        self.pinged_at = 0.0
         self.idle: asyncio.TimerHandle | None = None
         """When it is looked at next whether it still follows anything."""
         self.left = asyncio.Event()
         self.empty = asyncio.Event()
         """Set whenever nothing waits in its outbox; cleared by who waits for that."""
+
+    @property
+    def heard_at(self) -> float:
+        """When anything has come from it."""
+        return self._connection.heard_at
+
+    def ping(self) -> bool:
+        """Send a ping, between two frames; the library takes the pong for an unsolicited one."""
+        if not self.client.paused and not self.client.closed:
+            self.client.sink.write(_PING)
+            return True
+        return False
+
+    def silent(self) -> None:
+        """It has not answered; whether its socket still takes bytes is looked at elsewhere."""
+        if not self.client.paused and not self.client.closed:
+            self._hub.silent(self.client)
 
 
 class FrontDoor:
@@ -131,6 +153,7 @@ class FrontDoor:
         self._doorway = Doorway(section, self.counters, context.clock, context.spawn)
         self._turnstile = Turnstile(_TURN_S)
         self._server: Server | None = None
+        self._keepalive: Keepalive | None = None
         self._guests: dict[ClientConnection, _Guest] = {}
         self.draining = False
         """True once nobody is taken in any more."""
@@ -159,8 +182,7 @@ class FrontDoor:
                 server_header=None,
                 open_timeout=REPLY_TIMEOUT_S,
                 close_timeout=CLOSE_TIMEOUT_S,
-                ping_interval=section.ping_interval_s,
-                ping_timeout=section.ping_interval_s,
+                ping_interval=None,
                 max_size=section.max_request_bytes,
                 write_limit=(WRITE_HIGH_BYTES, WRITE_LOW_BYTES),
                 create_connection=doorway.connection_class(),
@@ -168,6 +190,8 @@ class FrontDoor:
                 backlog=_BACKLOG,
             )
         self.url = http_url(section.host, self._server.sockets[0].getsockname()[1])
+        self._keepalive = Keepalive(section.ping_interval_s, self._guests.values)
+        self._keepalive.start()
 
     async def shut(self) -> None:
         """Take nobody in any more, send everybody away within `drain_s`, close with 1001. Idempotent."""
@@ -175,6 +199,8 @@ class FrontDoor:
         if server is None:
             return
         server.close(close_connections=False)
+        if self._keepalive is not None:
+            self._keepalive.close()
         guests = tuple(self._guests.items())
         began = asyncio.get_running_loop().time()
         planned = departures(len(guests), self._section.drain_s)
@@ -226,7 +252,7 @@ class FrontDoor:
         client = self._hub.connect(
             ConnectionSink(connection, self._context.spawn), connection.name, deflate=_deflates(connection)
         )
-        guest = self._guests[connection] = _Guest(client, connection.loop.time())
+        guest = self._guests[connection] = _Guest(client, connection, self._hub)
         self._look_whether_idle(connection, guest)
         try:
             await self._converse(connection, guest)

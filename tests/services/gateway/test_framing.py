@@ -409,7 +409,7 @@ def test_compression_is_not_negotiated(on_loop: Run) -> None:
     on_loop(scenario())
 
 
-def test_the_library_s_own_pings_go_out_amid_bursts(on_loop: Run) -> None:
+def test_pings_go_out_amid_bursts(on_loop: Run) -> None:
     async def scenario() -> None:
         async with world(configured(ping_interval_s=0.05)) as here, raw_client(here.address) as client:
             await subscribed(here, client)
@@ -432,7 +432,21 @@ def test_who_answers_no_ping_is_closed(on_loop: Run) -> None:
     async def scenario() -> None:
         async with world(configured(ping_interval_s=0.05)) as here, raw_client(here.address) as client:
             frames = await client.frames()
-            assert frames[-1].opcode == CLOSE
+            assert [frame.opcode for frame in frames if frame.opcode == PING] == [PING]
+            assert (frames[-1].opcode, frames[-1].payload[:2]) == (CLOSE, (4001).to_bytes(2))
             await eventually(lambda: here.gateway.statistics().clients == 0)
+            assert here.gateway.statistics().slow_closed_total["slow_silent"] == 1
+
+    on_loop(scenario())
+
+
+def test_whatever_a_client_sends_is_a_sign_of_life(on_loop: Run) -> None:
+    async def scenario() -> None:
+        async with world(configured(ping_interval_s=0.1)) as here, raw_client(here.address) as client:
+            for number in range(4):  # each ping is answered, though by no pong
+                while (frame := await client.frame()) is not None and frame.opcode != PING:
+                    pass
+                client.send(TEXT, b'{"op":"ping","t":%d}' % number)
+            assert here.gateway.statistics().clients == 1
 
     on_loop(scenario())
