@@ -152,6 +152,7 @@ class Hub:
 
     def opened(self, stream: Stream, position: Position, term: int, messages: Sequence[bytes], now: int) -> None:
         """The publisher's snapshot that opens an epoch (its parts): clients get it in its place."""
+        self._fanout.flush()  # whoever does not keep up with that stands where the stream stood before
         self.counters.messages += len(messages)
         self._snapshot_in_place(stream, position, text_frames(messages), now)
         if self._joins.wanting(stream):  # those who wait for a snapshot need none from elsewhere
@@ -170,6 +171,7 @@ class Hub:
     def healed(self, stream: Stream, state: State, now: int) -> None:
         """What is missing after the stream's position can't be had: it goes on from this state."""
         assert stream.position is not None
+        self._fanout.flush()
         frames = Cached(stream.key, state).frames("gap", stream.holding(stream.position))
         self._snapshot_in_place(stream, state.position, frames, now)
         if self._joins.wanting(stream):

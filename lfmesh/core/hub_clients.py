@@ -82,6 +82,8 @@ class Join:
     cursor: Position | None = None
     interval_ns: int = 0
     """At most one message per so long is wanted (`hub_lanes`); 0: every message."""
+    whole: bool = False
+    """True if the client has all up to `holding`, and no snapshot of it is under way."""
     skips: bool = False
     """What was missed meanwhile is not to be sent: when its turn comes it wants the state, if there is a newer one."""
     state_bytes: int = 0

@@ -138,6 +138,7 @@ class Joins:
         older = OlderLimits(limits.older_bytes, limits.archive_bytes, limits.resume_bytes, limits.trades)
         self._older = Older(self, ring, older, archives)
         self._now = 0
+        self._pace = pace
         self.pulls = Pulls(
             fanout, self._follow_on, self._enter, self._lost, self._emptied, self._want, self._behind, pace
         )
@@ -151,6 +152,7 @@ class Joins:
         lane = client.live.get(stream)
         if isinstance(start, Next) and lane is not None and _interval_of(lane) == interval_ns:
             return
+        held = self._held(client, stream)
         self.drop(client, stream)
         self._now = now
         self.counters.joins += 1
@@ -160,7 +162,9 @@ class Joins:
             case Next() if stream.position is not None:
                 self.send(self._join(client, stream, interval_ns=interval_ns), (), stream.position)
             case Fresh() | Next():
-                self._want(self._join(client, stream, interval_ns=interval_ns), now)
+                join = self._join(client, stream, interval_ns=interval_ns)
+                join.holding = held  # what it gave up of trades is to be declared
+                self._want(join, now)
             case After(position):
                 self._resume(self._join(client, stream, position, interval_ns), now)
             case AfterSeq(seq):
@@ -197,10 +201,11 @@ class Joins:
             join.holding, join.sent = SOMETHING, True
             self.send(join, frames, position)
 
-    def conflate(self, client: Client) -> None:
+    def conflate(self, client: Client) -> bool:
         """The client does not keep up: it gets what it follows as its socket drains, and of ticker and book only the
-        state of then."""
+        state of then. False: there is nothing that it could be spared."""
         self._fanout.flush()
+        moved = False
         for stream, lane in tuple(client.live.items()):
             at = lane.position if isinstance(lane, ConflatedLane) else stream.position
             if at is None:
@@ -208,8 +213,10 @@ class Joins:
             join = self._moved(client, stream)
             join.reason, join.sent = "conflated", True
             join.skips = stream.trades is None
-            join.holding = SOMETHING if join.skips else stream.holding(at)
+            join.holding, join.whole = stream.holding(at), True
             self.send(join, (), at)
+            moved = True
+        return moved
 
     def lane_moved(self, joins: Iterable[Join], frames: Sequence[bytes] = (), position: Position | None = None) -> None:
         """What these joins waited for has come to their lane: they follow on; with a snapshot, from it."""
@@ -323,6 +330,16 @@ class Joins:
 
     # Inside -----------------------------------------------------------------------------------------------------
 
+    @staticmethod
+    def _held(client: Client, stream: Stream) -> Holding | None:
+        """What a client that begins a trades stream anew has had of it."""
+        if stream.trades is None:
+            return None
+        if stream in client.live:
+            return None if stream.position is None else stream.holding(stream.position)
+        join = client.joins.get(stream)
+        return join.holding if join is not None and join.sent else None
+
     def _moved(self, client: Client, stream: Stream) -> Join:
         """A live client is joining again."""
         interval_ns = _interval_of(client.live[stream])
@@ -333,6 +350,7 @@ class Joins:
         join = Join(client, stream, "subscribe", None, interval_ns=interval_ns)
         if target is not None:
             join.reason, join.target, join.holding = "resume_failed", target, stream.holding(target)
+            join.whole = True
         client.joins[stream] = stream.joins[client] = join
         return join
 
@@ -376,6 +394,7 @@ class Joins:
         self.counters.caught_up += not join.served
         join.target, join.served = join.cursor, True
         join.begin_anew(join.stream.holding(join.cursor))
+        join.whole = join.holding is not None and join.holding.position == join.cursor
         self._older.wait(join, now)
 
     def _emptied(self, join: Join) -> None:
@@ -469,19 +488,22 @@ class Joins:
     def _behind(self, join: Join, run: Run) -> bool:
         """True if the client does not keep up with a stream that it is joining: sending this would take longer than
         sending the state, and it is more than its share of what a client may be behind."""
-        if join.stream.trades is not None:
-            return False
-        client = join.client
+        stream, cursor, client = join.stream, join.cursor, join.client
+        if stream.trades is not None or join.interval_ns:
+            return False  # of trades it is to get all; on a lane this is one message already
+        assert cursor is not None
         bound = max(join.state_bytes, self._limits.soft_bytes // max(1, len(client.joins)))
-        if run.end != join.stream.position and bound > SLICE_BYTES:
-            assert join.cursor is not None
-            longer = hub_history.after(self._ring, join.stream.key, join.cursor, bound)
-            run = longer if longer is not None else run
-        if run.end == join.stream.position and sum(map(len, run.frames)) <= bound:
+        size = sum(map(len, run.frames))
+        if run.end != stream.position and size <= bound:
+            longer = hub_history.after(self._ring, stream.key, cursor, 3 * bound)  # which counts the ring's overhead
+            if longer is not None:
+                run, size = longer, sum(map(len, longer.frames))
+        spared = self._pace is not None and self._pace.spares(run.frames, size, join.state_bytes)
+        if run.end == stream.position and size <= bound and not spared:
             return False
         self.counters.behind += 1
         client.conflations += 1
-        join.reason, join.holding = "conflated", SOMETHING
+        join.reason, join.holding, join.whole = "conflated", stream.holding(cursor), True
         return True
 
     def _adopt(self, stream: Stream, cached: Cached) -> None:
@@ -502,11 +524,12 @@ class Joins:
         at = join.stream.position
         assert at is not None
         holding = join.holding
-        later = None if holding is None else cached.after(holding.position, at)
-        if later is not None:  # it has all of the state, and is not to be taken back
-            assert holding is not None
-            self.send(join, () if join.interval_ns else later, holding.position if join.interval_ns else at)
-            return
+        if holding is not None and join.whole:
+            later = cached.after(holding.position, at)
+            if later is not None:  # it has all of the state, and is not to be taken back
+                self.send(join, () if join.interval_ns else later, holding.position if join.interval_ns else at)
+                return
+        join.whole = False
         if holding is not None and holding.trade_id is None:
             holding = join.stream.holding(holding.position)
         frames = cached.frames(join.reason, holding)
@@ -516,9 +539,15 @@ class Joins:
         join.state_bytes = cached.size
         if join.interval_ns:
             self.send(join, frames, cached.state.position)
-            return
-        tail = cached.tail()
-        self.send(join, (*frames, tail) if tail else frames, at)
+        elif self._pace is not None:  # each message is counted
+            tail_frames = cached.tail_frames
+            if join.stream.trades is None and self._pace.spares(tail_frames, cached.tail_bytes, cached.size):
+                self.send(join, frames, cached.state.position)  # then there will be a newer state
+            else:
+                self.send(join, (*frames, *tail_frames), at)
+        else:
+            tail = cached.tail()
+            self.send(join, (*frames, tail) if tail else frames, at)
 
     def _ask(self, stream: Stream, now: int) -> None:
         if not stream.asking and stream.ahead is None and now >= stream.ask_at:

@@ -21,6 +21,10 @@ from lfmesh.types import Channel, Position
 
 _MS = 1_000_000
 _NEVER = 1 << 63
+_TAIL_BYTES = 1024 * 1024
+"""What the ring counts for a tail that is not merged any more: some 1,500 messages."""
+_KNOWN = 256
+"""So many ways to a lane are remembered."""
 INTERVALS_NS = tuple(
     ms * _MS
     for ms in (10, 20, 25, 50, 100, 200, 250, 500, 1000, 2000, 2500, 5000, 10_000, 20_000, 25_000, 50_000, 60_000)
@@ -65,6 +69,7 @@ class Lanes:
         self._ring = ring
         self._by_interval: dict[int, dict[ConflatedLane, None]] = {}
         self._due: dict[int, int] = {}
+        self._known: dict[tuple[Stream, Position, Position], Run] = {}
 
     @property
     def any(self) -> bool:
@@ -95,6 +100,8 @@ class Lanes:
         """What was published on the stream is void; nobody is live on it."""
         for lane in tuple(stream.lanes.values()):
             self._drop(lane)
+        for way in [way for way in self._known if way[0] is stream]:
+            del self._known[way]
 
     # Who comes --------------------------------------------------------------------------------------------------
 
@@ -182,9 +189,23 @@ class Lanes:
         self._fanout.publish(lane, (text_frame(message),))
 
     def _caught_up(self, stream: Stream, cursor: Position, target: Position) -> Run | None:
-        """One message from a position to another one; or, where a snapshot lies between, the last such."""
-        entries = self._ring.since(stream.key, cursor)
+        """One message from a position to another one; or, where a snapshot lies between, the last such. It is made once
+        for all who take the same way, and not of more than a join's tail: then a state is the shorter way."""
+        way = (stream, cursor, target)
+        known = self._known.get(way)
+        if known is None:
+            known = self._merged(stream, cursor, target)
+            if known is not None:
+                self._known[way] = known
+                if len(self._known) > _KNOWN:
+                    del self._known[next(iter(self._known))]
+        return known
+
+    def _merged(self, stream: Stream, cursor: Position, target: Position) -> Run | None:
+        entries = self._ring.since(stream.key, cursor, _TAIL_BYTES)
         if entries is None:
+            return None
+        if entries and Position(entries[-1].epoch, entries[-1].last_seq) < target:
             return None
         messages: list[bytes] = []
         snapshot: Run | None = None

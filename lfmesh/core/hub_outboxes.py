@@ -14,6 +14,8 @@ from typing import NamedTuple
 from lfmesh.core.hub_clients import OUTBOX_CHUNK_BYTES, Client
 
 SLOW_CONSUMER = 4001
+_TRICKLE = 4
+"""Whose buffer has not drained in so many times what a socket may take nothing takes too little."""
 
 
 class OutboxLimits(NamedTuple):
@@ -37,7 +39,7 @@ class Outboxes:
     """See the module's docstring. `conflate` makes joins of all that a client follows, `disconnect` forgets it."""
 
     def __init__(
-        self, limits: OutboxLimits, conflate: Callable[[Client], None], disconnect: Callable[[Client], None]
+        self, limits: OutboxLimits, conflate: Callable[[Client], bool], disconnect: Callable[[Client], None]
     ) -> None:
         self.bytes = 0
         self.counters = OutboxCounters()
@@ -67,10 +69,10 @@ class Outboxes:
         client.pending_bytes += len(data)
         self.bytes += len(data)
         waiting = client.pending_bytes + client.sink.buffered()
-        if waiting > self._limits.hard_bytes:
-            self.close(client, "slow_outbox")
-        elif waiting > self._limits.soft_bytes and client.live:
+        if waiting > self._limits.soft_bytes and client.live:
             self.conflate(client, "bytes")
+        elif waiting > self._limits.hard_bytes:
+            self.close(client, "slow_outbox")
 
     def pause(self, client: Client, now: int) -> None:
         """The client's socket takes no more for now."""
@@ -107,16 +109,16 @@ class Outboxes:
             if buffered < client.buffered:
                 client.progress_at = now
             client.buffered = buffered
-            if now - client.progress_at > limits.stall_ns:
+            if now - client.progress_at > limits.stall_ns or now - client.paused_at > _TRICKLE * limits.stall_ns:
                 self.close(client, "slow_stalled")
             elif client.live and now - client.paused_at > limits.soft_age_ns:
                 self.conflate(client, "age")
 
     def conflate(self, client: Client, why: str) -> None:
         """The client does not keep up with what it follows."""
-        self.counters.conflations[why] += 1
-        client.conflations += 1
-        self._conflate(client)
+        if self._conflate(client):
+            self.counters.conflations[why] += 1
+            client.conflations += 1
 
     def close(self, client: Client, why: str) -> None:
         """Give the client up."""

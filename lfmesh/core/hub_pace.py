@@ -4,6 +4,8 @@ What a client has been sent is counted after the fact, several times a second. W
 of the market until it is back in credit; the hub conflates it, so what it missed is not lost silently.
 """
 
+from collections.abc import Sequence
+
 from lfmesh.core.hub_clients import Client
 
 _SECOND_NS = 1_000_000_000
@@ -49,6 +51,10 @@ class Pace:
             (self._messages_per_s and client.used_messages >= self._messages_per_s)
             or (self._bytes_per_s and client.used_bytes >= self._bytes_per_s)
         )
+
+    def spares(self, frames: Sequence[bytes], size: int, state_bytes: int) -> bool:
+        """True if the state of now is a smaller part of a client's rate than these frames of `size`."""
+        return bool((self._messages_per_s and len(frames) > 1) or (self._bytes_per_s and size > state_bytes))
 
     @staticmethod
     def _bound(per_s: float, client: Client) -> float:

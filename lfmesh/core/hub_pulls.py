@@ -18,6 +18,10 @@ PULL_BYTES = 256 * 1024
 """A client is given about this much in one turn: one part of a big snapshot."""
 PULL_WORK = 400
 """A turn ends when about so many streams, or pieces of them, were served: a few ms. The next turns serve the others."""
+_WORK_BYTES = 10 * 1024
+"""Bytes that are given count as work, too: a turn gives out a few MB."""
+_MERGE_WORK = 10
+"""And so does making one message of many."""
 SLICE_BYTES = 64 * 1024
 """A stream is given about so much before the client's next one has its turn."""
 _SPARE_PULLS = 64
@@ -70,7 +74,12 @@ class Pulls:
         if not join.pulling:
             join.pulling = True
             if len(client.pulls) > 2 * len(client.joins) + _SPARE_PULLS:
-                client.pulls = deque(one for one in client.pulls if _is_under_way(one))
+                kept = deque[Join]()
+                for one in client.pulls:
+                    one.pulling = _is_under_way(one)
+                    if one.pulling:
+                        kept.append(one)
+                client.pulls = kept
             client.pulls.append(join)
         self.wake(client)
 
@@ -105,21 +114,26 @@ class Pulls:
         given = 0
         done: list[Join] = []
         pulls = client.pulls
+        share = max(1, most // max(1, len(pulls)))  # of what its rate allows, for one stream at a time
         while pulls and room > 0 and len(pieces) < most:
             join = pulls[0]
             if _is_under_way(join):
                 self._work += 1
-                taken = _slice(join, room, pieces, most)
-                room -= taken
-                given += taken
-                if join.queue and not taken:
-                    break  # a part that does not fit into this turn
-                if not join.queue and join.piece is not None:
-                    self._emptied(join)
                 if join.queue or self._refill(join, now):
-                    pulls.rotate(-1)
-                    continue
-                done.append(join)
+                    # What has been fetched is sent now: fetching for all streams first would keep all of it.
+                    taken = _slice(join, room, pieces, min(most, len(pieces) + share))
+                    if join.queue and not taken:
+                        break  # a part that does not fit into this turn
+                    room -= taken
+                    given += taken
+                    self._work += taken // _WORK_BYTES
+                    if not join.queue and join.piece is not None:
+                        self._emptied(join)
+                    if join.queue or join.interval_ns or join.cursor != join.stream.position:
+                        pulls.rotate(-1)
+                        continue
+                if join.waits is None:
+                    done.append(join)
             join.pulling = False
             pulls.popleft()
         if pieces:
@@ -151,6 +165,8 @@ class Pulls:
         run = self._tail(join)
         if run is None or not run.frames:
             return False
+        if join.interval_ns:
+            self._work += _MERGE_WORK
         if join.state_bytes and self._behind(join, run):
             self._latest(join, now)
             return True

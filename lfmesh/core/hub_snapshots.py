@@ -193,7 +193,7 @@ class Cached:
         known = self._deflated.get(frame)
         if known is None:
             known = deflated(frame)
-            if len(self._deflated) < _DEFLATED_KEPT:
+            if len(self._deflated) < _DEFLATED_KEPT and tuple(frames) in self._frames.values():
                 self._deflated[frame] = known
         return (known,)
 
@@ -212,6 +212,11 @@ class Cached:
         if len(self._tail) != until.seq - stands.seq:
             return None  # a snapshot is among them
         return self._tail[seq - stands.seq :]
+
+    @property
+    def tail_frames(self) -> Sequence[bytes]:
+        """The frames after the snapshot, one by one."""
+        return self._tail
 
     def tail(self) -> bytes:
         """The frames after the snapshot as one run of bytes, empty if there are none."""

@@ -1,6 +1,7 @@
 """Clients that don't keep up, or don't want everything: conflation, its lanes, rates, and what others notice of it."""
 
 import json
+import random
 import zlib
 
 import pytest
@@ -10,7 +11,7 @@ from lfmesh.core.hub_frames import DEFLATE_WINDOW_BITS
 from lfmesh.core.hub_joins import After, Fresh, WantSnapshot
 from lfmesh.core.hub_lanes import interval_ns
 from lfmesh.types import Channel, Position, StreamKey
-from tests.core.hub_world import split
+from tests.core.hub_world import TERM, FakeSink, Reader, split
 from tests.core.test_hub import BOOK, SECOND, TICKER, TRADES, Desk, E, Sink, positions
 
 MS = 1_000_000
@@ -93,7 +94,7 @@ def test_a_socket_that_takes_little_by_little_is_conflated_and_not_closed() -> N
     slow, sink = desk.client(TICKER)
     sink.in_buffer = 100_000
     stall(desk, slow, sink)
-    for _ in range(20):
+    for _ in range(12):
         desk.now += SECOND
         sink.in_buffer -= 1_000
         desk.hub.tick(desk.now)
@@ -105,6 +106,62 @@ def test_a_socket_that_takes_little_by_little_is_conflated_and_not_closed() -> N
     desk.now += SECOND
     desk.hub.tick(desk.now)
     assert sink.closed == (4001, "slow consumer")
+
+
+def test_a_socket_that_takes_next_to_nothing_is_closed_in_the_end() -> None:
+    desk = Desk(soft_age_ns=SECOND)
+    desk.open(TICKER)
+    slow, sink = desk.client(TICKER)
+    sink.in_buffer = 100_000
+    stall(desk, slow, sink)
+    for second in range(22):
+        assert (sink.closed is None) == (second <= 20)
+        desk.now += SECOND
+        sink.in_buffer -= 1
+        desk.hub.tick(desk.now)
+    assert sink.closed == (4001, "slow consumer")
+
+
+def test_an_epoch_s_parts_that_tip_a_slow_client_over_are_not_taken_for_sent() -> None:
+    desk = Desk(soft_bytes=1_500)
+    desk.open(BOOK, big=True)
+    slow, sink = desk.client(BOOK)
+    stall(desk, slow, sink)
+    desk.publish(BOOK, 4, flush=False)  # too much, but that shows when the turn ends
+    publisher = desk.publishers[BOOK]
+    opened = publisher.open(E + 1)
+    assert len(opened.messages) > 1
+    desk.hub.opened(desk.hub.stream(BOOK), opened.end, 7, opened.messages, desk.now)
+    desk.hub.flush()
+    desk.hub.drained(slow)
+    desk.pull()
+    for want in desk.hub.take_wants():
+        desk.hub.snapshot(want.key, desk.state(want.key), desk.now)
+    desk.pull()
+    found = positions(sink.take())
+    assert ("snapshot", E + 1, 0) in found
+    desk.publish(BOOK)
+    assert positions(sink.take()) == [("incr", E + 1, 1)]
+
+
+def test_a_client_that_begins_trades_anew_learns_what_it_gave_up() -> None:
+    desk = Desk()
+    desk.open(TRADES)
+    client, sink = desk.client(TRADES)
+    desk.publish(TRADES, 3)
+    sink.take()
+    desk.hub.paused(client, desk.now)
+    desk.hub.subscribe(client, TRADES, Fresh(), desk.now)
+    desk.publish(TRADES, 20)
+    desk.hub.drained(client)
+    for want in desk.hub.take_wants():
+        desk.hub.snapshot(want.key, desk.state(want.key), desk.now)
+    desk.pull()
+    (frame,) = sink.take()
+    data = json.loads(frame[frame.index(b"{") :])["data"]
+    assert data["reason"] == "subscribe"
+    listed = [trade["trade_id"] for trade in data["state"]["trades"]]
+    assert data["missing"] == {"from_trade_id": 4, "to_trade_id": listed[0] - 1}
 
 
 def test_trades_that_nobody_has_any_more_are_declared_to_a_conflated_client() -> None:
@@ -358,3 +415,65 @@ def inflated(frame: bytes) -> bytes:
         return frame[start:]
     assert frame[0] == 0xC1
     return zlib.decompress(frame[start:] + b"\0\0\xff\xff\3\0", -DEFLATE_WINDOW_BITS)
+
+
+# Any order ------------------------------------------------------------------------------------------------------------
+
+
+def turn(desk: Desk, draw: random.Random, *, sure: bool) -> None:
+    """Time goes on, and who is asked for a state answers, if that is sure or by chance."""
+    desk.now += 20 * MS
+    desk.hub.emit_at(desk.now)
+    desk.hub.emit(desk.now)
+    for want in desk.hub.take_wants():
+        if not isinstance(want, WantSnapshot):
+            desk.hub.no_older(want.key, desk.now)
+        elif sure or draw.random() < 0.8:
+            desk.hub.snapshot(want.key, desk.state(want.key), desk.now)
+        else:
+            desk.hub.no_snapshot(want.key, desk.now)
+    desk.hub.tick(desk.now)
+    desk.hub.pull(desk.now)
+
+
+def publish_some(desk: Desk, draw: random.Random) -> None:
+    for _ in range(draw.randrange(4)):
+        key = draw.choice([*desk.publishers])
+        publisher = desk.publishers[key]
+        if draw.random() < 0.9:
+            desk.publish(key, draw.randrange(1, 6), flush=False)
+        else:
+            opened = publisher.open(publisher.epoch + 1)
+            desk.hub.opened(desk.hub.stream(key), opened.end, TERM, opened.messages, desk.now)
+    desk.hub.flush()
+
+
+@pytest.mark.parametrize("seed", range(40))
+def test_whatever_a_slow_client_s_buffers_hold_when_an_epoch_opens_it_is_told_the_truth(seed: int) -> None:
+    """Turns are open when snapshots of several parts come, and soft bounds are met at every moment."""
+    draw = random.Random(seed)
+    desk = Desk(soft_bytes=draw.choice((1_500, 3_000, 6_000)), ring=10_000_000, outbox=1 << 20)
+    keys = [BOOK, TICKER, TRADES, StreamKey("B-USD", Channel.BOOK)]
+    reader = Reader(desk.publishers)
+    sink = FakeSink(reader)
+    client = desk.hub.connect(sink)
+    for key in keys:
+        desk.open(key, big=draw.random() < 0.6)
+        conflate_ms = draw.choice((0, 0, 100))
+        reader.follow(key, "fresh", conflate_ms=conflate_ms)
+        desk.hub.subscribe(client, key, Fresh(), desk.now, conflate_ms)
+    for _ in range(200):
+        publish_some(desk, draw)
+        if not client.paused and draw.random() < 0.1:
+            sink.stalled = True
+            desk.hub.paused(client, desk.now)
+        elif client.paused and draw.random() < 0.2:
+            sink.drain()
+            desk.hub.drained(client)
+        turn(desk, draw, sure=False)
+    if client.paused:
+        sink.drain()
+        desk.hub.drained(client)
+    for _ in range(100):
+        turn(desk, draw, sure=True)
+    assert {key: reader.follows[key].position for key in keys} == {key: desk.publishers[key].position for key in keys}
