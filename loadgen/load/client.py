@@ -9,7 +9,7 @@ from random import Random
 from loadgen.client.checker import Checker
 from loadgen.client.latency import Histogram
 from loadgen.client.wire import ResumePosition, Subscribe, encode
-from loadgen.load.config import Behaviour, LoadConfig
+from loadgen.load.config import BACKLOGGED, Behaviour, LoadConfig
 from loadgen.load.counts import Group
 from loadgen.load.ledger import Ledger
 from loadgen.load.offences import half_a_handshake, offend
@@ -27,8 +27,6 @@ _MAX_AWAY_S = 0.5
 _SMALL_BUFFER_BYTES = 64 * 1024
 _MAX_REFUSALS_TOLD = 5
 _MAX_CONNECTING = 500
-_FELT_SOON = (Behaviour.SLOW, Behaviour.STALLED)
-_LEFT_FOR_GOOD = (Behaviour.SLOW, Behaviour.STALLED)
 
 
 class Floor:
@@ -185,7 +183,7 @@ class LoadClient:
         reader = self._reader(resuming=resuming)
         options = Options(
             source=self.plan.source,
-            receive_buffer_bytes=_SMALL_BUFFER_BYTES if behaviour in _FELT_SOON else 0,
+            receive_buffer_bytes=_SMALL_BUFFER_BYTES if behaviour in BACKLOGGED else 0,
             buffer=floor.buffer,
         )
         async with floor.connecting:
@@ -226,7 +224,8 @@ class LoadClient:
             checker = Checker(keep_trades=1000, heartbeat_interval_ns=heartbeat_ns)
         else:
             checker = SequenceChecker(floor.ledger, heartbeat_interval_ns=heartbeat_ns)
-        self.checking = CheckingReader(checker, floor.sampler, latencies, self._on_joined)
+        ledger = floor.ledger if self.plan.full else None
+        self.checking = CheckingReader(checker, floor.sampler, latencies, self._on_joined, ledger=ledger)
         return self.checking
 
     def _requests(self, *, resuming: bool) -> list[Subscribe]:
@@ -280,7 +279,7 @@ class LoadClient:
         if not end.ours:
             self.ends[end.code] += 1
             self._group.closes[str(end.code)] += 1
-            if behaviour in _LEFT_FOR_GOOD:
+            if behaviour in BACKLOGGED:
                 self._settle()
                 self.wire = None
                 return False

@@ -46,6 +46,26 @@ OFFENCES = (
 SILENT = (Behaviour.UNFINISHED, Behaviour.IDLE)
 """They never subscribe, so they never join."""
 
+BACKLOGGED = (Behaviour.SLOW, Behaviour.STALLED)
+"""They leave unread what comes, so something becomes of them: an `Outcome`. They are checked in full."""
+
+
+class Outcome(StrEnum):
+    """What became of a slow or stalled client by the end, when it may read what waits for it."""
+
+    KEPT_UP = "kept_up"
+    """Live, and never conflated."""
+    CONFLATED = "conflated"
+    """Told that it was conflated, and live again."""
+    CLOSED = "closed"
+    """Closed by the gateway; `closes` tells the code."""
+    BEHIND = "behind"
+    """Not live by the end."""
+    NEVER_JOINED = "never_joined"
+    """What it asked for had not begun when it was measured."""
+    VIOLATED = "violated"
+    """It was sent what the protocol forbids."""
+
 
 class LoadConfig(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     """A run. Shares are of all clients; every choice follows from `seed`.
@@ -54,8 +74,9 @@ class LoadConfig(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_field
     `products_each` different ones, drawn by Zipf with exponent `zipf`, the first product being the most wanted; "all".
     `join_rate`: connections begun a second, over all processes; 0: at once. `duration_s` counts from when all have
     joined, or `join_timeout_s` after the last one began.
-    `check`: share of clients whose positions, trade ids and bytes are checked (slow, stalled and flapping ones always
-    are); `full_check`: share for whom books, tickers and trades are kept and compared, too.
+    `check`: share of clients whose positions, trade ids and bytes are checked, at least two if any (flapping ones
+    always are); `full_check`: share for whom books, tickers and trades are kept and compared, too (slow and stalled
+    ones always are).
     `slow_bytes_per_s` 0: `slow_ratio` of what a good client gets. `drop_all_after_s`: all cut their connections at
     once, so long after the start, and come back; 0: never. What was checked resumes by position.
     `sources`: local addresses, in turn. `heartbeat_s`: the gateway's; three of them in silence are a violation.

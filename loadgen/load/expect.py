@@ -1,17 +1,24 @@
 """Conditions on a report's figures, such as `latency_p99_ms<=10`, `gaps==0` or `closes.4001==0`.
 
-A name leads into the report (`LoadReport`) by dots. Counts by name (`closes`, `violations`, `outcomes` …) may be asked
-for any name, and are 0 where nothing was counted. A figure without samples meets no condition.
+A name leads into the report (`LoadReport`) by dots. Counts by name (`closes`, `violations`, `outcomes` …) are 0 where
+nothing was counted; where their names are known beforehand, others are refused. A figure without samples meets no
+condition: what no message was checked for is unknown, and so is a counter of which the gateway does not tell.
+
+Who expects anything expects that all have joined, unless a condition says otherwise: what nobody got is easily right.
 """
 
 import operator
 import re
-from collections.abc import Iterator, Mapping
-from typing import NamedTuple
+from collections.abc import Iterator, Mapping, Sequence
+from typing import NamedTuple, get_args
 
 import msgspec
 from msgspec import inspect
 
+from lfmesh.models.requests import ErrorCode
+from lfmesh.types import SnapshotReason, StreamState
+from loadgen.client.violations import Kind
+from loadgen.load.config import Behaviour, Outcome
 from loadgen.load.report import LoadReport
 
 _COMPARE = {
@@ -24,6 +31,19 @@ _COMPARE = {
 }
 _form = re.compile(r"\s*([A-Za-z][\w.\-]*)\s*(<=|>=|==|!=|<|>)\s*(-?\d+(?:\.\d+)?(?:[eE][+-]?\d+)?)\s*").fullmatch
 _NUMBERS = (inspect.IntType, inspect.FloatType)
+_JOINING = ("joined", "not_joined")
+_OF_CHECKED = ("violations", "snapshots", "statuses", "conflations", "merged", "trades_missing")
+_KEYS: dict[str, tuple[str, ...]] = {
+    "groups": tuple(Behaviour),
+    "outcomes": tuple(Outcome),
+    "violations": tuple(Kind),
+    "snapshots": get_args(SnapshotReason),
+    "statuses": get_args(StreamState),
+    "errors": get_args(ErrorCode),
+}
+"""The names of counts by name, where these are known beforehand."""
+_CLOSE_CODES = ("unfinished", "1001", "4001")
+_close_code = re.compile(r"[1-4]\d{3}|unfinished").fullmatch
 
 
 class BadCondition(ValueError):
@@ -61,7 +81,14 @@ def parse(text: str) -> Condition:
     name, compare, limit = found.groups()
     if not any(_matches(name, known) for known in names()):
         raise BadCondition(f"no figure is called {name!r}; there are {', '.join(names())}")
+    _check_keys(name)
     return Condition(name, compare, float(limit))
+
+
+def implied(conditions: Sequence[Condition]) -> list[Condition]:
+    """The conditions and what goes without saying: if there are any, that all have joined."""
+    silent = not conditions or any(one.name in _JOINING for one in conditions)
+    return [*conditions] if silent else [*conditions, Condition("not_joined", "==", 0)]
 
 
 def names() -> list[str]:
@@ -73,9 +100,39 @@ def names() -> list[str]:
 
 def judge(condition: Condition, report: LoadReport) -> Verdict:
     """Whether a report meets a condition."""
-    value = _value(msgspec.to_builtins(report), condition.name.split("."))
+    path = condition.name.split(".")
+    if path[0] in _OF_CHECKED and not report.checked_messages:
+        value = None
+    elif path[0] == "gateway":
+        value = _counter(report.gateway, ".".join(path[1:]))
+    else:
+        value = _value(msgspec.to_builtins(report), path)
     met = value is not None and bool(_COMPARE[condition.compare](value, condition.limit))
     return Verdict(condition, value, met)
+
+
+def _check_keys(name: str) -> None:
+    """BadCondition if a name asks for a count by a name that can't be."""
+    path = name.split(".")
+    for at, part in enumerate(path[:-1]):
+        key = path[at + 1]
+        if part in _KEYS and key not in _KEYS[part]:
+            raise BadCondition(f"no figure is called {name!r}: {part} are of {', '.join(_KEYS[part])}")
+        if part == "closes" and not _close_code(key):
+            raise BadCondition(f"no figure is called {name!r}: closes are by code, such as {', '.join(_CLOSE_CODES)}")
+        if part in ("roles", "gateway"):
+            return
+
+
+def _counter(counters: Mapping[str, float], name: str) -> float | None:
+    """By how much a gateway's counter grew: one of its labels, or all of them; None where it has no such counter."""
+    if name in counters:
+        return counters[name]
+    base, dot, _ = name.partition(".")
+    labelled = [value for known, value in counters.items() if known.partition(".")[0] == base]
+    if not labelled:
+        return None
+    return 0.0 if dot else sum(labelled)
 
 
 def _names(prefix: str, kind: inspect.Type) -> Iterator[str]:

@@ -6,9 +6,10 @@ from collections.abc import Iterator, Sequence
 from itertools import accumulate
 from typing import NamedTuple
 
-from loadgen.load.config import Behaviour, LoadConfig
+from loadgen.load.config import BACKLOGGED, Behaviour, LoadConfig
 
-_ALWAYS_CHECKED = (Behaviour.SLOW, Behaviour.STALLED, Behaviour.FLAPPING)
+_ALWAYS_CHECKED = (*BACKLOGGED, Behaviour.FLAPPING)
+_TO_COMPARE = 2
 
 
 class ClientPlan(NamedTuple):
@@ -31,7 +32,7 @@ def plan(config: LoadConfig, process: int = 0) -> list[ClientPlan]:
 def _all(config: LoadConfig) -> Iterator[ClientPlan]:
     count = config.clients
     behaviours = _behaviours(config)
-    checked = _spread(config.check, count)
+    checked = _spread(config.check, count, _TO_COMPARE)
     full = _spread(config.full_check, count)
     zipf = Zipf(len(config.products), config.zipf)
     chance = random.Random(config.seed)  # noqa: S311 - a repeatable choice, no secret
@@ -41,7 +42,8 @@ def _all(config: LoadConfig) -> Iterator[ClientPlan]:
         products = tuple(config.products[at] for at in _products(config, zipf, seed))
         watched = number in checked or behaviour in _ALWAYS_CHECKED
         source = sources[number % len(sources)]
-        yield ClientPlan(number, behaviour, products, watched, number in full, seed, source)
+        entirely = number in full or behaviour in BACKLOGGED  # these take little, so that costs little
+        yield ClientPlan(number, behaviour, products, watched, entirely, seed, source)
 
 
 def _behaviours(config: LoadConfig) -> list[Behaviour]:
@@ -60,9 +62,9 @@ def _behaviours(config: LoadConfig) -> list[Behaviour]:
     return some
 
 
-def _spread(share: float, count: int) -> set[int]:
-    """So many of `count`, evenly; at least one if any."""
-    wanted = min(count, max(1, round(share * count))) if share > 0 else 0
+def _spread(share: float, count: int, least: int = 1) -> set[int]:
+    """So many of `count`, evenly; `least` if any."""
+    wanted = min(count, max(least, round(share * count))) if share > 0 else 0
     return {at * count // wanted for at in range(wanted)}
 
 

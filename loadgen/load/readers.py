@@ -11,6 +11,7 @@ from collections.abc import Callable, Sequence
 
 from loadgen.client.checker import Checker
 from loadgen.load.frames import Splitter
+from loadgen.load.ledger import Ledger
 from loadgen.load.sampler import Latencies, Sampler
 from loadgen.load.sequence import SequenceChecker
 from loadgen.load.tally import Control, Tally
@@ -161,11 +162,14 @@ class CheckingReader(Reading):
         latencies: Latencies,
         on_joined: Callable[[], None] = lambda: None,
         clock: Callable[[], int] = time.time_ns,
+        ledger: Ledger | None = None,
     ) -> None:
         super().__init__(sampler, latencies, on_joined, clock)
         self.checker = checker
         self.caught_up = False
         """True when something published after `watch` was called has come."""
+        self._ledger = ledger
+        """Where a full checker's messages are compared with those of others; a light one has its own way there."""
         self._light = checker if isinstance(checker, SequenceChecker) else None
         self._take = checker.take if isinstance(checker, SequenceChecker) else self._message
         self._splitter = Splitter(self._take)
@@ -216,7 +220,10 @@ class CheckingReader(Reading):
     def _message(self, data: bytes, start: int, end: int) -> None:
         if data.startswith(_INCREMENT, start):
             self._messages += 1
-        self.checker.receive(data[start:end], self._now)
+        message = data[start:end]
+        if self._ledger is not None:
+            self._ledger.see(message)
+        self.checker.receive(message, self._now)
 
     def _look_for_the_end_of_joining(self) -> None:
         checker, asked = self.checker, self.asked

@@ -49,7 +49,9 @@ class LoadReport(msgspec.Struct, frozen=True):
     that was asked for had begun; `rejoin`: the same after a lost connection. `closes`: connections that the gateway
     ended, by code (1006: without one). Of checked clients: `gaps` (undeclared), `violations` of the protocol by kind,
     `snapshots` by reason, `conflations` (snapshots with reason conflated), `merged` (increments with prev_seq),
-    `trades_missing` (declared), `compared` messages of which `differing` were not the same bytes for all.
+    `trades_missing` (declared), `compared` messages of which `differing` were not the same bytes for all. `gaps` and
+    `violations_total` are None where no message was checked, `differing` where none was compared.
+    `roles`: each process by its name; a gateway of several workers also as a whole, under its own.
     `gateway`: by how much its counters grew while it was measured. `load`: this program's own CPU and memory.
     """
 
@@ -79,13 +81,13 @@ class LoadReport(msgspec.Struct, frozen=True):
     rejoined: int
     checked: int
     checked_messages: int
-    gaps: int
+    gaps: int | None
     conflations: int
     merged: int
     trades_missing: int
     compared: int
-    differing: int
-    violations_total: int
+    differing: int | None
+    violations_total: int | None
     violations: dict[str, int]
     snapshots: dict[str, int]
     statuses: dict[str, int]
@@ -138,6 +140,7 @@ def report(
         add(outcomes, group.outcomes)
     subscribing = [group for name, group in groups.items() if name not in SILENT]
     joined = sum(group.joined for group in subscribing)
+    checked_messages = sum(part.checked_messages for part in parts)
     latency, published = top.latency, top.publish_latency
     return LoadReport(
         clients=sum(group.clients for group in groups.values()),
@@ -165,14 +168,14 @@ def report(
         dropped=sum(part.dropped for part in parts),
         rejoined=sum(part.rejoined for part in parts),
         checked=sum(part.checked for part in parts),
-        checked_messages=sum(part.checked_messages for part in parts),
-        gaps=sum(sums["violations"].get(kind, 0) for kind in _GAPS),
+        checked_messages=checked_messages,
+        gaps=sum(sums["violations"].get(kind, 0) for kind in _GAPS) if checked_messages else None,
         conflations=sums["snapshots"].get("conflated", 0),
         merged=sum(part.merged for part in parts),
         trades_missing=sum(part.trades_missing for part in parts),
         compared=ledger.compared,
-        differing=ledger.differing,
-        violations_total=sum(sums["violations"].values()),
+        differing=ledger.differing if ledger.compared else None,
+        violations_total=sum(sums["violations"].values()) if checked_messages else None,
         violations=sums["violations"],
         snapshots=sums["snapshots"],
         statuses=sums["statuses"],

@@ -1,12 +1,14 @@
 """CPU and memory of the mesh's processes while a load runs, from each one's /metrics, and the gateways' counters.
 
-A role that has no /metrics to ask is looked up by its process id, on this machine.
+A role that has no /metrics to ask is looked up by its process id, on this machine. One worker of a gateway answers for
+all of them and for their supervisor: each is shown by its own name, and the gateway, by its name, as their sum.
 """
 
 import asyncio
 import http.client
+import re
 import time
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import suppress
 from typing import NamedTuple
 from urllib.parse import urlsplit
@@ -17,10 +19,11 @@ from lfmesh.errors import LfmeshError
 from loadgen.load.proc import Usage, of
 
 _TIMEOUT_S = 2.0
-_CPU = "_process_cpu_seconds_total"
-_RSS = "_process_resident_memory_bytes"
 _GATEWAY = "lfmesh_gateway_"
+_SUPERVISOR = "supervisor"
 _MAX_BYTES = 16 * 1024 * 1024
+_instance = re.compile(r'[{,]instance="([^"]*)"').search
+_usage = re.compile(r"_(process|supervisor)_(cpu_seconds_total|resident_memory_bytes)(?:\{|$)").search
 
 
 class RoleAddress(msgspec.Struct, frozen=True):
@@ -39,23 +42,51 @@ class RoleUsage(msgspec.Struct, frozen=True):
 
 
 class Sample(NamedTuple):
-    """What one process tells at one moment: its usage, and a gateway's figures by name (and labels)."""
+    """What is told at one moment of `whole`: usage of its processes by name, a gateway's figures by name and labels."""
 
     at: float
-    usage: Usage
+    whole: str
+    usages: dict[str, Usage]
     figures: dict[str, float]
 
 
 def metrics(text: str) -> dict[str, float]:
     """The samples of a /metrics text, by name and labels but instance, shard and worker, over which they are summed."""
     found: dict[str, float] = {}
-    for line in text.splitlines():
-        if not line or line.startswith("#"):
-            continue
-        name, _, value = line.rpartition(" ")
-        with suppress(ValueError):
-            found[_short(name)] = found.get(_short(name), 0.0) + float(value)
+    for name, value in _samples(text):
+        short = _short(name)
+        found[short] = found.get(short, 0.0) + value
     return found
+
+
+def usages(text: str, asked: str) -> tuple[str, dict[str, Usage]]:
+    """Who is told of in the /metrics of `asked`: the name of all together, and what each process uses."""
+    whole, seen = asked, dict[str, dict[str, float]]()
+    for name, value in _samples(text):
+        found = _usage(name)
+        if found is None:
+            continue
+        labelled = _instance(name)
+        instance = labelled[1] if labelled is not None else asked
+        if found[1] == _SUPERVISOR:
+            whole, instance = instance, f"{instance}.{_SUPERVISOR}"
+        seen.setdefault(instance, {})[found[2]] = value
+    if len(seen) == 1:
+        seen = dict(zip([asked], seen.values(), strict=True))
+    elif whole in seen:
+        whole = whole.rpartition(".")[0] or whole  # a supervisor who does not answer tells no name
+    return whole, {
+        instance: Usage(values.get("cpu_seconds_total", 0.0), int(values.get("resident_memory_bytes", 0)))
+        for instance, values in seen.items()
+    }
+
+
+def _samples(text: str) -> Iterator[tuple[str, float]]:
+    for line in text.splitlines():
+        if line and not line.startswith("#"):
+            name, _, value = line.rpartition(" ")
+            with suppress(ValueError):
+                yield name, float(value)
 
 
 def _short(name: str) -> str:
@@ -74,13 +105,13 @@ def sample(address: RoleAddress) -> Sample | None:
     """Ask one process; None if it does not tell. Blocks."""
     if address.http:
         with suppress(OSError, http.client.HTTPException, LfmeshError):
-            figures = metrics(_get(address.http.rstrip("/") + "/metrics"))
-            cpu = sum(value for name, value in figures.items() if name.endswith(_CPU))
-            rss = sum(value for name, value in figures.items() if name.endswith(_RSS))
-            kept = {name.removeprefix(_GATEWAY): value for name, value in figures.items() if name.startswith(_GATEWAY)}
-            return Sample(time.monotonic(), Usage(cpu, int(rss)), kept)
+            text = _get(address.http.rstrip("/") + "/metrics")
+            kept = {
+                name.removeprefix(_GATEWAY): value for name, value in metrics(text).items() if name.startswith(_GATEWAY)
+            }
+            return Sample(time.monotonic(), *usages(text, address.instance), kept)
     usage = of(address.pid) if address.pid else None
-    return None if usage is None else Sample(time.monotonic(), usage, {})
+    return None if usage is None else Sample(time.monotonic(), address.instance, {address.instance: usage}, {})
 
 
 def _get(url: str) -> str:
@@ -113,29 +144,42 @@ class RoleWatch:
     async def look(self) -> None:
         """Ask all of them."""
         found = await asyncio.gather(*(asyncio.to_thread(sample, address) for address in self._addresses))
-        for address, seen in zip(self._addresses, found, strict=True):
-            if seen is not None:
-                self._last[address.instance] = seen
-                most = max(self._most_rss.get(address.instance, 0), seen.usage.rss_bytes)
-                self._most_rss[address.instance] = most
+        for seen in found:
+            if seen is None:
+                continue
+            told = self._last.get(seen.whole)
+            if told is not None and told.figures and not seen.figures:
+                continue  # a supervisor's process id, of whom the workers have told with themselves
+            self._last[seen.whole] = seen
+            for process, usage in seen.usages.items():
+                self._most_rss[process] = max(self._most_rss.get(process, 0), usage.rss_bytes)
 
     def usage(self) -> dict[str, RoleUsage]:
         """Between the first and the latest look."""
-        found = {}
-        for instance, last in self._last.items():
-            first = self._first.get(instance, last)
+        found: dict[str, RoleUsage] = {}
+        for whole, last in sorted(self._last.items()):
+            first = self._first.get(whole, last)
             span = last.at - first.at
-            cpu = 100 * (last.usage.cpu_s - first.usage.cpu_s) / span if span > 0 else 0.0
-            found[instance] = RoleUsage(round(cpu, 1), round(self._most_rss[instance] / 1e6, 1))
+            parts = {}
+            for process, usage in sorted(last.usages.items()):
+                used = usage.cpu_s - first.usages.get(process, usage).cpu_s
+                cpu = 100 * used / span if span > 0 else 0.0
+                parts[process] = RoleUsage(round(cpu, 1), round(self._most_rss[process] / 1e6, 1))
+            if len(parts) > 1:
+                found[whole] = RoleUsage(
+                    round(sum(part.cpu_percent for part in parts.values()), 1),
+                    round(sum(part.rss_mb for part in parts.values()), 1),
+                )
+            found.update(parts)
         return found
 
     def grown(self) -> dict[str, float]:
-        """By how much the gateways' counters grew; what did not grow is left out."""
+        """By how much the gateways' counters grew."""
         grown: dict[str, float] = {}
-        for instance, last in self._last.items():
-            first = self._first.get(instance, last)
+        for whole, last in self._last.items():
+            first = self._first.get(whole, last)
             for name, value in last.figures.items():
-                more = value - first.figures.get(name, 0.0)
-                if name.partition(".")[0].endswith("_total") and more > 0:
+                if name.partition(".")[0].endswith("_total"):
+                    more = max(0.0, value - first.figures.get(name, 0.0))
                     grown[name] = round(grown.get(name, 0.0) + more, 3)
         return grown

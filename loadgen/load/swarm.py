@@ -15,7 +15,7 @@ from types import TracebackType
 from typing import Self
 
 from loadgen.load.client import Floor, LoadClient
-from loadgen.load.config import SILENT, Behaviour, LoadConfig, Progress
+from loadgen.load.config import BACKLOGGED, SILENT, Behaviour, LoadConfig, Outcome, Progress
 from loadgen.load.counts import Counts, GroupCounts, Spread, add
 from loadgen.load.plan import plan
 from loadgen.load.proc import Usage, own
@@ -25,7 +25,6 @@ _PACE_S = 1.0
 _FIRST_PACE_BYTES_PER_S = 20_000.0
 _CLOSE_AT_ONCE = 500
 _MAX_TOLD = 20
-_BACKLOGGED = (Behaviour.SLOW, Behaviour.STALLED)
 
 
 class Swarm:
@@ -112,8 +111,8 @@ class Swarm:
         for timer in self._timers[1:]:
             timer.cancel()
         await self._settle()
-        for client in self._of(*_BACKLOGGED):
-            name = _outcome(client)
+        for client in self._of(*BACKLOGGED):
+            name = str(_outcome(client))
             outcomes = counts.groups[str(client.plan.behaviour)].outcomes
             outcomes[name] = outcomes.get(name, 0) + 1
         self._add_checks(counts)
@@ -150,7 +149,7 @@ class Swarm:
     def _tick(self) -> None:
         now = time.time_ns()
         for client in self._clients:
-            if client.checking is not None and client.plan.behaviour not in _BACKLOGGED:
+            if client.checking is not None and client.plan.behaviour not in BACKLOGGED:
                 client.checking.checker.tick(now)
         self._timers[:1] = [asyncio.get_running_loop().call_later(_TICK_S, self._tick)]
 
@@ -174,7 +173,7 @@ class Swarm:
                 client.drop()
 
     async def _settle(self) -> None:
-        waiting = [client for client in self._of(*_BACKLOGGED) if client.wire is not None]
+        waiting = [client for client in self._of(*BACKLOGGED) if client.wire is not None]
         for client in waiting:
             if client.wire is not None and client.checking is not None:
                 client.checking.watch()
@@ -182,8 +181,15 @@ class Swarm:
                 client.wire.resume()
         loop = asyncio.get_running_loop()
         deadline = loop.time() + self.config.settle_s
+        asked = False
         while waiting and loop.time() < deadline:
             waiting = [client for client in waiting if not _has_settled(client)]
+            if not asked and loop.time() > deadline - self.config.settle_s / 2:
+                asked = True
+                for client in waiting:
+                    # A connection that the system has given up on the other side ends when something is sent.
+                    if client.wire is not None:
+                        client.wire.ping()
             if waiting:
                 await asyncio.sleep(_TICK_S / 5)
 
@@ -223,8 +229,8 @@ class Swarm:
             counts.groups[str(behaviour)].closes = dict(live.closes)
         for client in self._clients:
             add(counts.errors, client.errors_received)
-            counts.checked += client.checking is not None
-            if client.checking is not None:
+            if client.checking is not None and client.messages:
+                counts.checked += 1
                 counts.checked_messages += client.messages
             for checker in client.checkers:
                 add(counts.violations, {str(kind): count for kind, count in checker.violations.counts.items()})
@@ -250,18 +256,18 @@ def _has_settled(client: LoadClient) -> bool:
     return client.wire is None or client.checking is None or client.checking.caught_up
 
 
-def _outcome(client: LoadClient) -> str:
+def _outcome(client: LoadClient) -> Outcome:
     """What became of a slow or stalled client."""
     if any(checker.violations for checker in client.checkers):
-        return "violated"
+        return Outcome.VIOLATED
     if client.ends:
-        return f"closed_{next(iter(client.ends))}"
+        return Outcome.CLOSED
     if not client.joined:
-        return "never_joined"
+        return Outcome.NEVER_JOINED
     if client.checking is None or not client.checking.caught_up:
-        return "behind"
+        return Outcome.BEHIND
     reasons = Counter[str]()
     for checker in client.checkers:
         for _, stream in checker.streams():
             reasons += stream.reasons
-    return "conflated" if reasons["conflated"] else "kept_up"
+    return Outcome.CONFLATED if reasons["conflated"] else Outcome.KEPT_UP

@@ -43,6 +43,9 @@ CLOSE_TIMEOUT_S = 2.0
 _MAX_HEAD_BYTES = 64 * 1024
 _PACES_PER_S = 10
 _NO_CODE_SENT = (1005, 1006)
+_SEGMENT_BYTES = 1448
+"""As on an Ethernet. The 64 KB segments of loopback overrun a small receive buffer that nobody reads: the system drops
+them, and the server sends them again up to minutes later, long after reading has gone on."""
 
 
 class End(NamedTuple):
@@ -300,6 +303,7 @@ async def _open(wire: Wire, target: Target, options: Options) -> None:
         sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
         if options.receive_buffer_bytes:
             sock.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, options.receive_buffer_bytes)
+            sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_MAXSEG, _SEGMENT_BYTES)
         if options.source:
             sock.bind((options.source, 0))
         await loop.sock_connect(sock, address)

@@ -15,6 +15,7 @@ from lfmesh.client.meshfile import MeshFile
 from tests.services.gateway.kit import PRODUCTS, TICKER, World, configured, world
 
 _READY_S = 20.0
+ADMITTED = 5
 
 
 class Served:
@@ -37,7 +38,7 @@ class Served:
 
     async def _serve(self) -> None:
         self._loop, self._over = asyncio.get_running_loop(), asyncio.Event()
-        async with world(configured(heartbeat_interval_s=1.0)) as here:
+        async with world(configured(heartbeat_interval_s=1.0, max_clients=ADMITTED)) as here:
             here.normalizer.open(TICKER)
             await here.caught_up(TICKER)
             self.url = here.ws_url
@@ -73,6 +74,17 @@ def test_a_table_and_what_was_expected(served: Served, capsys: pytest.CaptureFix
     assert "3 clients" in told.out
     assert "gaps==0: met (0)" in told.out
     assert told.err == ""
+    assert "not_joined" not in told.out
+
+
+def test_who_expects_anything_expects_all_to_join(served: Served, capsys: pytest.CaptureFixture[str]) -> None:
+    """The gateway lets only so many of one address in."""
+    crowd = ("--clients", str(ADMITTED + 1), "--join-timeout", "0.3", "--url", served.url)
+    assert load(*crowd, "--expect", "gaps==0") == 1
+    told = capsys.readouterr().out
+    assert "gaps==0: met (0)" in told
+    assert "not_joined==0: NOT MET (1)" in told
+    assert load(*crowd, "--expect", "gaps==0", "--expect", "not_joined<=1") == 0
 
 
 def test_json_and_what_was_not_met(served: Served, capsys: pytest.CaptureFixture[str]) -> None:
@@ -104,9 +116,14 @@ def test_the_running_mesh_is_found_and_its_processes_are_told(
     [
         (("--expect", "gaps"), 2, "'gaps' is no condition"),
         (("--expect", "holes==0"), 2, "no figure is called 'holes'; there are clients, processes,"),
+        (
+            ("--expect", "outcomes.behnid==0"),
+            2,
+            "'outcomes.behnid': outcomes are of kept_up, conflated, closed",
+        ),
         (("--offences", "murder"), 2, "murder: any of bad_json"),
         (("--slow", "1.5"), 2, "1.5 is not in the range"),
-        (("--url", "ws://127.0.0.1:1/ws"), 1, "no answer from http://127.0.0.1:1/products"),
+        (("--url", "ws://127.0.0.1:1/ws"), 2, "no answer from http://127.0.0.1:1/products"),
     ],
 )
 def test_mistakes_are_one_line(
@@ -120,5 +137,5 @@ def test_mistakes_are_one_line(
 
 
 def test_unknown_products_are_told_with_the_known_ones(served: Served, capsys: pytest.CaptureFixture[str]) -> None:
-    assert execute(["load", "NOPE-USD", "--url", served.url]) == 1
+    assert execute(["load", "NOPE-USD", "--url", served.url]) == 2
     assert f"does not know NOPE-USD; it carries {', '.join(PRODUCTS)}" in capsys.readouterr().err

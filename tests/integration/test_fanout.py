@@ -79,7 +79,8 @@ def test_slow_clients_are_told_and_right_in_the_end_and_cost_the_others_nothing(
                 slow=slow,
                 stalled=slow,
                 duration_s=25.0,
-                settle_s=15.0,
+                # TCP probes a window that was closed for half a minute only every quarter of a minute.
+                settle_s=45.0,
                 check=0.02,
                 join_timeout_s=30.0,
             )
@@ -96,13 +97,13 @@ def test_slow_clients_are_told_and_right_in_the_end_and_cost_the_others_nothing(
             for report in (without, beside):
                 assert_right(report)
             assert sum(beside.outcomes.values()) == 100
-            assert set(beside.outcomes) <= {"conflated", "kept_up", "closed_4001"}
-            assert beside.outcomes.get("conflated", 0) + beside.outcomes.get("closed_4001", 0) >= 50
+            assert set(beside.outcomes) <= {"conflated", "kept_up", "closed"}
+            assert beside.outcomes.get("conflated", 0) + beside.outcomes.get("closed", 0) >= 50
             assert beside.groups["good"].closes == {}
             rss = beside.roles["gateway-0"].rss_mb or 0.0
             assert rss < 512
 
-    run(scenario(), 350)
+    run(scenario(), 380)
 
 
 @pytest.mark.soak

@@ -29,6 +29,7 @@ def test_shares_are_kept_and_mixed() -> None:
     assert {client.behaviour for client in clients[:50]} != {Behaviour.GOOD}
     unchecked = [client.behaviour for client in clients if not client.checked]
     assert not {Behaviour.SLOW, Behaviour.STALLED, Behaviour.FLAPPING} & set(unchecked)
+    assert {client.behaviour for client in clients if client.full} == {Behaviour.SLOW, Behaviour.STALLED}
     with pytest.raises(ValueError, match="more than 1"):
         plan(changed(slow=0.6, stalled=0.6))
 
@@ -55,7 +56,7 @@ def test_shapes() -> None:
     assert wanted[PRODUCTS[0]] > 4 * wanted[PRODUCTS[40]]
 
 
-@pytest.mark.parametrize(("share", "checked"), [(0, 0), (0.001, 1), (0.25, 50), (1, 200)])
+@pytest.mark.parametrize(("share", "checked"), [(0, 0), (0.001, 2), (0.25, 50), (1, 200)])
 def test_checked_clients_are_spread(share: float, checked: int) -> None:
     clients = plan(changed(check=share))
     numbers = [client.number for client in clients if client.checked]

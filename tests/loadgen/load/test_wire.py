@@ -1,6 +1,7 @@
 """The bare client against the `websockets` library's server, and against peers that do as they like."""
 
 import asyncio
+import socket
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
 
@@ -13,6 +14,7 @@ from loadgen.load.tally import INCREMENT, Tally
 from loadgen.load.upgrade import NotConnected, target_of
 from loadgen.load.wire import Options, Wire, connect
 from tests.aio import eventually
+from tests.loadgen.load.frames import frame, text
 
 LOOPS = {"asyncio": asyncio.new_event_loop, "uvloop": uvloop.new_event_loop}
 MESSAGE = (INCREMENT + b'tick","x":"' + b"x" * 200 + b'"}}').decode()
@@ -141,6 +143,39 @@ def test_it_stops_reading_and_paces_itself(run: Callable[[Awaitable[None]], None
             await wire.close()
 
     run(reads())
+
+
+def test_who_has_not_read_for_long_finds_how_it_ended(run: Callable[[Awaitable[None]], None]) -> None:
+    """The last of what was sent is the close frame if there was room for it, else nothing."""
+
+    async def ends() -> None:
+        left: list[int] = []
+
+        async def handler(connection: ServerConnection) -> None:
+            how = await connection.recv()
+            transport = connection.transport
+            left.append(transport.get_extra_info("socket").getsockopt(socket.IPPROTO_TCP, socket.TCP_MAXSEG))
+            if how == "close":
+                transport.write(text(MESSAGE.encode()) * 500 + frame(0x88, b"\x0f\xa1slow consumer"))
+            else:
+                while not transport.get_write_buffer_size():
+                    transport.write(text(MESSAGE.encode()) * 100)
+                transport.abort()
+            await connection.wait_closed()
+
+        async with server(handler) as url:
+            wires = [await connect(url, Tally(), Options(receive_buffer_bytes=64 * 1024)) for _ in range(2)]
+            for wire, how in zip(wires, (b"close", b"abort"), strict=True):
+                wire.pause()
+                wire.send(how)
+            await eventually(lambda: len(left) == 2)
+            assert [wire.end for wire in wires] == [None, None]
+            for wire in wires:
+                wire.resume()
+            assert [(await wire.wait_ended()).code for wire in wires] == [4001, 1006]
+            assert max(left) <= 1448, "large segments would overrun the small buffer, and be sent again much later"
+
+    run(ends())
 
 
 @pytest.mark.parametrize(
