@@ -38,8 +38,8 @@ async def offend(behaviour: Behaviour, wire: Wire, chance: Random) -> None:
         case Behaviour.UNKNOWN_OP:
             await _again_and_again(wire, _BAD_REQUEST_PAUSE_S, lambda: wire.send(chance.choice(_UNKNOWN_OPS)))
         case Behaviour.FLOOD:
-            pings = frame(TEXT, b'{"op":"ping","t":1}') * _FLOOD_REQUESTS
-            await _again_and_again(wire, _FLOOD_PAUSE_S, lambda: wire.write(pings))
+            requests = frame(TEXT, b'{"op":"flood"}') * _FLOOD_REQUESTS  # whose answers are no one's but errors
+            await _again_and_again(wire, _FLOOD_PAUSE_S, lambda: wire.write(requests))
         case Behaviour.OVERSIZED:
             await _once(wire, frame(TEXT, b'{"op":"ping","t":1,"x":"' + b"x" * _OVERSIZED_BYTES + b'"}'), chance)
         case Behaviour.INVALID_FRAME:

@@ -79,8 +79,7 @@ def test_slow_clients_are_told_and_right_in_the_end_and_cost_the_others_nothing(
                 slow=slow,
                 stalled=slow,
                 duration_s=25.0,
-                # TCP probes a window that was closed for half a minute only every quarter of a minute.
-                settle_s=45.0,
+                settle_s=20.0,
                 check=0.02,
                 join_timeout_s=30.0,
             )
