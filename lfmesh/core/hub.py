@@ -329,11 +329,14 @@ class Hub:
     @property
     def ready(self) -> bool:
         """True if `pull` has something to do."""
-        return self._joins.pulls.ready
+        return self._joins.pulls.ready or self._outboxes.late
 
     def pull(self, now: int) -> bool:
-        """Serve some of those who are joining; call it once a turn of the loop while it returns True."""
-        return self._joins.pulls.pull(now)
+        """Conflate some of the slow, serve some of those who are joining; call it once a turn of the loop while it
+        returns True."""
+        self._outboxes.conflate_some()
+        self._joins.pulls.pull(now)
+        return self.ready
 
     # Answers and time -------------------------------------------------------------------------------------------
 

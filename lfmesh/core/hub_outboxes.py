@@ -14,6 +14,7 @@ from typing import NamedTuple
 from lfmesh.core.hub_clients import OUTBOX_CHUNK_BYTES, Client
 
 SLOW_CONSUMER = 4001
+_TURN_STREAMS = 100
 _TRICKLE = 4
 """Whose buffer has not drained in so many times what a socket may take nothing takes too little."""
 
@@ -47,6 +48,7 @@ class Outboxes:
         self._conflate = conflate
         self._disconnect = disconnect
         self._paused: dict[Client, None] = {}
+        self._late: dict[Client, str] = {}
 
     @property
     def paused(self) -> int:
@@ -70,7 +72,7 @@ class Outboxes:
         self.bytes += len(data)
         waiting = client.pending_bytes + client.sink.buffered()
         if waiting > self._limits.soft_bytes and client.live:
-            self.conflate(client, "bytes")
+            self._late.setdefault(client, "bytes")
         elif waiting > self._limits.hard_bytes:
             self.close(client, "slow_outbox")
 
@@ -97,6 +99,7 @@ class Outboxes:
     def forget(self, client: Client) -> None:
         """The client is gone."""
         self._paused.pop(client, None)
+        self._late.pop(client, None)
         self.bytes -= client.pending_bytes
         client.pending.clear()
         client.pending_bytes = 0
@@ -112,7 +115,23 @@ class Outboxes:
             if now - client.progress_at > limits.stall_ns or now - client.paused_at > _TRICKLE * limits.stall_ns:
                 self.close(client, "slow_stalled")
             elif client.live and now - client.paused_at > limits.soft_age_ns:
-                self.conflate(client, "age")
+                self._late.setdefault(client, "age")
+
+    @property
+    def late(self) -> bool:
+        """True while somebody waits to be conflated."""
+        return bool(self._late)
+
+    def conflate_some(self) -> None:
+        """Conflate those for whom it is time, a few in a turn of the loop: who is slow alike is so at the same moment,
+        and each is as many joins as it follows streams."""
+        work = 0
+        while self._late and work < _TURN_STREAMS:
+            client = next(iter(self._late))
+            why = self._late.pop(client)
+            if client.paused:  # or it has caught up meanwhile
+                work += len(client.live)
+                self.conflate(client, why)
 
     def conflate(self, client: Client, why: str) -> None:
         """The client does not keep up with what it follows."""

@@ -18,8 +18,8 @@ PULL_BYTES = 256 * 1024
 """A client is given about this much in one turn: one part of a big snapshot."""
 PULL_WORK = 400
 """A turn ends when about so many streams, or pieces of them, were served: a few ms. The next turns serve the others."""
-_WORK_BYTES = 10 * 1024
-"""Bytes that are given count as work, too: a turn gives out a few MB."""
+_WORK_BYTES = 2560
+"""Bytes that are given count as work, too: a turn gives out about a MB."""
 _MERGE_WORK = 10
 """And so does making one message of many."""
 SLICE_BYTES = 64 * 1024

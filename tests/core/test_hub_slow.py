@@ -45,6 +45,7 @@ def test_past_the_soft_bound_ticker_and_book_collapse_and_trades_go_on() -> None
     for _ in range(20):
         for key in keys:
             desk.publish(key)
+        desk.pull()
     assert desk.hub.slow.conflations == {"bytes": 1, "age": 0, "rate": 0}
     assert slow.pending_bytes < 5_000, "nothing more is kept for it"
     assert desk.hub.take_wants() == [], "nobody asks for what can't be sent"
@@ -80,6 +81,8 @@ def test_who_missed_nothing_by_it_gets_no_snapshot() -> None:
     stall(desk, slow, sink)
     desk.now += SECOND + 1
     desk.hub.tick(desk.now)
+    assert desk.hub.ready
+    desk.pull()
     assert slow.conflating
     desk.hub.drained(slow)
     desk.pull()
@@ -98,6 +101,7 @@ def test_a_socket_that_takes_little_by_little_is_conflated_and_not_closed() -> N
         desk.now += SECOND
         sink.in_buffer -= 1_000
         desk.hub.tick(desk.now)
+        desk.pull()
     assert sink.closed is None
     assert desk.hub.slow.conflations["age"] == 1
     desk.now += 5 * SECOND
@@ -171,6 +175,7 @@ def test_trades_that_nobody_has_any_more_are_declared_to_a_conflated_client() ->
     stall(desk, slow, sink)
     for _ in range(60):
         desk.publish(TRADES)
+        desk.pull()
     held = len(slow.pending)
     desk.hub.drained(slow)
     desk.pull()
