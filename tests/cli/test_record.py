@@ -4,7 +4,7 @@ import asyncio
 import json
 import signal
 import sys
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from itertools import pairwise
 from pathlib import Path
@@ -164,16 +164,6 @@ def test_odd_frames_are_kept_once_and_in_one_line(tmp_path: Path) -> None:
     assert "SOL-USD" in recorder.summary()
 
 
-@pytest.fixture
-def signals_as_before() -> Iterator[None]:
-    """A command ignores the signals that have ended it: in this process they are wanted again."""
-    before = {number: signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)}
-    yield
-    for number, handler in before.items():
-        signal.signal(number, handler)
-
-
-@pytest.mark.usefixtures("signals_as_before")
 def test_a_venue_that_cannot_be_reached_leaves_no_file_and_an_old_one_as_it_was(tmp_path: Path) -> None:
     old, new = tmp_path / "old.tape", tmp_path / "new.tape"
     old.write_bytes(b"1\t{}\n")
