@@ -88,7 +88,7 @@ def test_slow_clients_are_told_and_right_in_the_end_and_cost_the_others_nothing(
     async def scenario() -> None:
         # Bounds that a test's minute reaches; 40 s without a byte would close the stalled ones.
         bounds = {"LFMESH_GATEWAY__OUTBOX_SOFT_BYTES": "262144", "LFMESH_GATEWAY__OUTBOX_AGE_S": "60"}
-        async with mesh_up(tmp_path, "--rate", "1000", "--products", "40", "--shards", "1", env=bounds) as mesh:
+        async with mesh_up(tmp_path, "--rate", "3000", "--products", "40", "--shards", "1", env=bounds) as mesh:
             without = await spell(mesh, 0.0)
             beside = await spell(mesh, 0.05)
             told("without slow ones", without)
@@ -99,8 +99,7 @@ def test_slow_clients_are_told_and_right_in_the_end_and_cost_the_others_nothing(
             assert set(beside.outcomes) <= {"conflated", "kept_up", "closed"}
             assert beside.outcomes.get("conflated", 0) + beside.outcomes.get("closed", 0) >= 50
             assert beside.groups["good"].closes == {}
-            rss = beside.roles["gateway-0"].rss_mb or 0.0
-            assert rss < 512
+            assert max(role.rss_mb for role in beside.roles.values()) < 512
 
     run(scenario(), 380)
 

@@ -124,11 +124,25 @@ def test_a_delay_delays() -> None:
     run(scenario())
 
 
+async def gone(endpoint: str) -> None:
+    """Return when nobody listens there any more: ZeroMQ's own thread closes what is unbound."""
+    host, _, port = endpoint.removeprefix("tcp://").rpartition(":")
+    while True:
+        try:
+            _, writer = await asyncio.open_connection(host, int(port))
+        except ConnectionRefusedError:
+            return
+        except ConnectionResetError:
+            continue
+        writer.transport.abort()
+
+
 def test_what_is_not_there_yet_is_connected_to_later() -> None:
     async def scenario() -> None:
         async with linked() as ends:
             endpoint = endpoint_of(ends.pull)
             ends.pull.unbind(endpoint)
+            await gone(endpoint)
             await ends.send(0, 3)
             assert not await ends.pull.poll(200)
             ends.pull.bind(endpoint)
