@@ -8,7 +8,7 @@ from lfmesh.cli.crew import name_process, run_gateway
 from lfmesh.cli.makers import import_services, maker
 from lfmesh.cli.up.plan import Plan
 from lfmesh.cli.up.unit import SIMULATOR, Changes, Unit
-from lfmesh.cli.up.zygote import Report, Reporter, RunUnit
+from lfmesh.cli.up.zygote import Report, Reporter, RunUnit, parent_pid
 from lfmesh.errors import LfmeshError
 from lfmesh.messages import ServiceRecord
 from lfmesh.services.runtime import EXIT_FAILED, STOP_TIMEOUT_S, run_service
@@ -53,7 +53,7 @@ def _serve(plan: Plan, unit: Unit, role: Role, changes: Changes, report: Reporte
     def on_failed(error: LfmeshError) -> None:
         report(Report("failed", name, os.getpid(), kind=type(error).__name__, line=str(error)[:_LINE_CHARACTERS]))
 
-    parent = os.getppid()
+    parent = parent_pid()
     if role is Role.GATEWAY:
         # Its workers, if it has such, are killed before the supervisor's patience with it is over.
         stop_timeout_s = _CREW_STOP_TIMEOUT_S if config.gateway.workers > 1 else STOP_TIMEOUT_S
@@ -80,7 +80,7 @@ def _simulate(plan: Plan, name: str, changes: Changes, report: Reporter) -> int:
         report(Report("started", name, os.getpid(), endpoints={"ws": ws_url}, http=rest_url))
 
     async def simulate() -> None:
-        watching = asyncio.create_task(_end_with(os.getppid()))
+        watching = asyncio.create_task(_end_with(parent_pid()))
         try:
             await run(config, announce)
         finally:
@@ -90,8 +90,8 @@ def _simulate(plan: Plan, name: str, changes: Changes, report: Reporter) -> int:
     return 0
 
 
-async def _end_with(parent_pid: int) -> None:
+async def _end_with(parent: int) -> None:
     """End this process in order as soon as that one is no longer its parent; services have this from the runtime."""
-    while os.getppid() == parent_pid:  # noqa: ASYNC110 - no event tells of it
+    while os.getppid() == parent:  # noqa: ASYNC110 - no event tells of it
         await asyncio.sleep(_PARENT_INTERVAL_S)
     os.kill(os.getpid(), signal.SIGTERM)

@@ -59,6 +59,14 @@ class Order(msgspec.Struct, frozen=True, omit_defaults=True):
     name: str = ""
 
 
+_own_pid = 0
+
+
+def parent_pid() -> int:
+    """In a unit: the zygote's pid. (Its parent's would be another one, if the zygote has died since the fork.)"""
+    return _own_pid or os.getppid()
+
+
 Reporter = Callable[[Report], None]
 RunUnit = Callable[[str, Changes, Reporter], int]
 """Runs a unit in a fresh process until it ends, from its name and changes of the configuration; the exit code."""
@@ -141,6 +149,8 @@ class _Nursery:
 
     def serve(self) -> None:
         """Fork and reap until the orders end, then see every unit out."""
+        global _own_pid
+        _own_pid = os.getpid()
         wake_read, wake_write = os.pipe()
         for descriptor in (wake_read, wake_write, self._orders):
             os.set_blocking(descriptor, False)
