@@ -42,26 +42,21 @@ class Run(NamedTuple):
     end: Position
 
 
-def link(units: Iterable[Unit], after: Position, until: Position | None = None, max_bytes: int = 0) -> Run | None:
+def link(units: Iterable[Unit], after: Position, until: Position) -> Run | None:
     """The frames that follow on `after`, without a hole, and not past `until`; None if there is a hole.
 
-    Ends after the unit with which `max_bytes` are reached (0: no bound). Units at or before the position are skipped.
+    Units at or before the position are skipped.
     """
     frames: list[bytes] = []
     at = after
-    size = 0
     for unit in units:
-        if until is not None and (unit.epoch, unit.first_seq) > until:
+        if (unit.epoch, unit.first_seq) > until:
             break
         step = _step(unit, at, until)
         if step is None:
             return None
         fresh, at = step
         frames.extend(fresh)
-        if max_bytes:
-            size += sum(map(len, fresh))
-            if size >= max_bytes:
-                break
     return Run(frames, at)
 
 
@@ -92,7 +87,7 @@ def link_archived(units: Iterable[Unit], after: Holding, until: Position, *, tra
     return Run(frames, at)
 
 
-def _step(unit: Unit, at: Position, until: Position | None) -> tuple[Sequence[bytes], Position] | None:
+def _step(unit: Unit, at: Position, until: Position) -> tuple[Sequence[bytes], Position] | None:
     """What of a unit comes after a position, and where the stream stands then; None if there is a hole before it."""
     here = Position(unit.epoch, unit.first_seq)
     if unit.snapshot:
@@ -104,8 +99,7 @@ def _step(unit: Unit, at: Position, until: Position | None) -> tuple[Sequence[by
         return (), at
     if unit.epoch != at.epoch or unit.first_seq > at.seq + 1:
         return None
-    if until is not None and last > until:
-        last = until
+    last = min(last, until)
     return unit.frames[at.seq + 1 - unit.first_seq : last.seq + 1 - unit.first_seq], last
 
 

@@ -181,8 +181,6 @@ class Joins:
             self._fanout.leave(client, (stream,))
         join = client.joins.pop(stream, None)
         if join is not None:
-            if join.waits == "lane":
-                self._lanes.forget(join)
             self._set(join, None)
             del stream.joins[client]
             self._clear(join)
@@ -235,9 +233,7 @@ class Joins:
             self._want(join, now)
         self._lanes.voided(stream)
         for join in tuple(stream.joins.values()):
-            if (
-                join.waits is None or join.waits == "lane"
-            ):  # how much of its queue was sent is not known: at least what it began with
+            if join.waits in (None, "lane"):  # how much of its queue was sent is not known: at least what it began with
                 join.begin_anew(None)
                 if holding is None:
                     join.reason, join.holding = reason if join.sent else join.reason, None
@@ -464,8 +460,6 @@ class Joins:
     # Snapshots --------------------------------------------------------------------------------------------------
 
     def _want(self, join: Join, now: int) -> None:
-        if join.waits == "lane":
-            self._lanes.forget(join)
         self._set(join, "snapshot")
         self._clear(join)
         stream, cached = join.stream, join.stream.cached
@@ -532,9 +526,7 @@ class Joins:
         join.whole = False
         if holding is not None and holding.trade_id is None:
             holding = join.stream.holding(holding.position)
-        frames = cached.frames(join.reason, holding)
-        if join.client.deflate:
-            frames = cached.deflated(frames)
+        frames = cached.frames(join.reason, holding, deflate=join.client.deflate)
         join.gives = cached.held
         join.state_bytes = cached.size
         if join.interval_ns:

@@ -10,10 +10,10 @@ client gets all of its streams in one write.
 
 from bisect import bisect_left
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 
 from lfmesh.core.conflation import Conflater, conflated
-from lfmesh.core.hub_clients import Client, Join
+from lfmesh.core.hub_clients import Join
 from lfmesh.core.hub_frames import payload, text_frame
 from lfmesh.core.hub_history import Ring, Run
 from lfmesh.core.hub_streams import Fanout, Lane, Stream
@@ -47,8 +47,11 @@ class ConflatedLane(Lane):
     interval_ns: int
     position: Position
     conflater: Conflater
-    waiting: dict[Client, Join] = field(default_factory=dict)
-    """Who stands ahead of it, and enters with its next message."""
+
+    @property
+    def waiting(self) -> list[Join]:
+        """Who stands ahead of it, and enters with its next message."""
+        return [join for join in self.stream.waiting["lane"] if join.interval_ns == self.interval_ns]
 
     @property
     def idle(self) -> bool:
@@ -88,13 +91,10 @@ class Lanes:
     def replaced(stream: Stream, position: Position) -> list[Join]:
         """A snapshot has taken the stream to a position: its lanes go on from there. Who waited to enter, waits no
         more: they stand before it."""
-        waiting: list[Join] = []
         for lane in stream.lanes.values():
             lane.conflater.clear()
             lane.position = position
-            waiting.extend(lane.waiting.values())
-            lane.waiting.clear()
-        return waiting
+        return list(stream.waiting["lane"])
 
     def voided(self, stream: Stream) -> None:
         """What was published on the stream is void; nobody is live on it."""
@@ -115,16 +115,14 @@ class Lanes:
         assert stream.position is not None
         lane = stream.lanes.get(join.interval_ns)
         target = stream.position if lane is None or lane.idle else lane.position
-        if cursor == target:
-            return Run([], cursor)
-        if cursor.epoch == target.epoch and cursor > target:
+        if cursor.epoch == target.epoch and cursor >= target:
             return Run([], cursor)
         return self._caught_up(stream, cursor, target)
 
     def enter(self, join: Join) -> tuple[bool, bool]:
         """Whether the join is live on its lane from now on, and whether it waits for the lane's next message. Neither:
         it has to follow on (`follow_on` gives what)."""
-        stream, client, cursor = join.stream, join.client, join.cursor
+        stream, cursor = join.stream, join.cursor
         assert cursor is not None
         lane = stream.lanes.get(join.interval_ns)
         if lane is not None and lane.idle:
@@ -138,19 +136,9 @@ class Lanes:
             )
             self._by_interval.setdefault(join.interval_ns, {})[lane] = None
         if cursor == lane.position:
-            self._fanout.enter(client, stream, lane)
+            self._fanout.enter(join.client, stream, lane)
             return True, False
-        if cursor.epoch == lane.position.epoch and cursor > lane.position:
-            lane.waiting[client] = join
-            return False, True
-        return False, False
-
-    @staticmethod
-    def forget(join: Join) -> None:
-        """The join has ended, or goes another way."""
-        lane = join.stream.lanes.get(join.interval_ns)
-        if lane is not None:
-            lane.waiting.pop(join.client, None)
+        return False, cursor.epoch == lane.position.epoch and cursor > lane.position
 
     # Time -------------------------------------------------------------------------------------------------------
 
@@ -174,9 +162,7 @@ class Lanes:
                     self._drop(lane)
                 elif lane.conflater.count:
                     self._emit(lane)
-                    if lane.waiting:
-                        waited.extend(lane.waiting.values())
-                        lane.waiting.clear()
+                    waited.extend(lane.waiting)
         return waited
 
     def _emit(self, lane: ConflatedLane) -> None:

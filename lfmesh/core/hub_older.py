@@ -131,7 +131,7 @@ class Older:
         asked = stream.older_after
         for join in self._end(stream):
             assert join.target is not None
-            run = hub_history.link(units, join.target, until=at)
+            run = hub_history.link(units, join.target, at)
             if run is None:
                 self._lacking(join, units, now, piece)
             elif run.frames:

@@ -12,7 +12,7 @@ from collections.abc import Sequence
 from typing import NamedTuple
 
 from lfmesh.core import encode
-from lfmesh.core.hub_frames import deflated, text_frames
+from lfmesh.core.hub_frames import deflated_frames, text_frames
 from lfmesh.types import Channel, Position, SnapshotReason, StreamKey
 
 _TRADE_ID = b'"trade_id":'
@@ -44,8 +44,6 @@ SOMETHING = Holding(Position(0, 0))
 """What a client holds to which something was sent, where it is not worth knowing what exactly."""
 
 _REMEMBERED_EPOCHS = 64
-_DEFLATED_KEPT = 4
-"""A snapshot is sent for one of a few reasons; those that declare what one client misses are not worth keeping."""
 
 
 def last_trade_id(text: bytes) -> int | None:
@@ -144,7 +142,7 @@ class Cached:
     `came_at`: when the state came to us, by the clock of whoever drives the hub.
     """
 
-    __slots__ = ("_deflated", "_frames", "_ids", "_joined", "_key", "_tail", "came_at", "size", "state", "tail_bytes")
+    __slots__ = ("_frames", "_ids", "_joined", "_key", "_tail", "came_at", "size", "state", "tail_bytes")
 
     def __init__(self, key: StreamKey, state: State, tail: Sequence[bytes] = (), came_at: int = 0) -> None:
         self.state = state
@@ -152,8 +150,7 @@ class Cached:
         self.size = sum(map(len, state.parts))
         self.tail_bytes = 0
         self._key = key
-        self._frames: dict[tuple[SnapshotReason, Missing | None], tuple[bytes, ...]] = {}
-        self._deflated: dict[bytes, bytes] = {}
+        self._frames: dict[tuple[SnapshotReason, Missing | None, bool], tuple[bytes, ...]] = {}
         self._tail: list[bytes] = []
         self._joined: bytes | None = None
         self._ids: list[int] | None = None
@@ -166,36 +163,29 @@ class Cached:
             self.tail_bytes += sum(map(len, frames))
             self._joined = None
 
-    def frames(self, reason: SnapshotReason, holding: Holding | None = None) -> tuple[bytes, ...]:
-        """The snapshot's parts as frames, shared by all who get it for the same reason and miss the same."""
+    def frames(
+        self, reason: SnapshotReason, holding: Holding | None = None, *, deflate: bool = False
+    ) -> tuple[bytes, ...]:
+        """The snapshot's parts as frames, shared by all who get it for the same reason and miss the same.
+
+        `deflate`: compressed, but for snapshots of several parts: a big book would hold up everybody else for a tenth
+        of a second.
+        """
         missing = None
         if holding is not None and self._key.channel is Channel.TRADES:
             if self._ids is None:
                 self._ids = trade_ids(self.state.parts)
             missing = missing_after(holding, self.state, self._ids)
-        known = self._frames.get((reason, missing))
+        position, _, ts, parts = self.state
+        deflate = deflate and len(parts) == 1
+        known = self._frames.get((reason, missing, deflate))
         if known is None:
             product, channel = self._key
-            position, _, ts, parts = self.state
-            known = tuple(text_frames(encode.snapshot(product, channel, position, ts, reason, parts, missing)))
+            messages = encode.snapshot(product, channel, position, ts, reason, parts, missing)
+            known = tuple(deflated_frames(messages) if deflate else text_frames(messages))
             if missing is None:  # the others are as many as clients; those are not kept
-                self._frames[reason, missing] = known
+                self._frames[reason, missing, deflate] = known
         return known
-
-    def deflated(self, frames: Sequence[bytes]) -> tuple[bytes, ...]:
-        """Frames that `frames` gave, compressed; for all who get the same they are compressed once.
-
-        Snapshots of several parts stay as they are: a big book would hold up everybody else for a tenth of a second.
-        """
-        if len(frames) > 1:
-            return tuple(frames)
-        (frame,) = frames
-        known = self._deflated.get(frame)
-        if known is None:
-            known = deflated(frame)
-            if len(self._deflated) < _DEFLATED_KEPT and tuple(frames) in self._frames.values():
-                self._deflated[frame] = known
-        return (known,)
 
     @property
     def held(self) -> Holding:
